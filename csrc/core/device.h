@@ -1,0 +1,35 @@
+/* What the core must know of a device: how its memory is had, filled and read. Computing is the backend's (ops/). */
+#ifndef PXR_CORE_DEVICE_H
+#define PXR_CORE_DEVICE_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct pxr_backend;
+
+/* One opened device. Lives as long as the process; made by ops/device.c, filled by the backend. */
+typedef struct pxr_device {
+    char name[16]; /* "cpu", "cuda", "cuda:1", "emu": what Lua calls it */
+    int ordinal;   /* of the card, 0 on the CPU */
+    bool is_host;  /* its memory can be read and written by the CPU */
+    const struct pxr_backend *backend;
+    void *state; /* the backend's own */
+
+    /* `bytes` bytes aligned to PXR_ALIGNMENT; contents undefined. */
+    pxr_status (*allocate)(struct pxr_device *device, size_t bytes, void **block, pxr_error *error);
+    void (*release)(struct pxr_device *device, void *block, size_t bytes);
+    /* Blocking copies between host memory and the device's. */
+    pxr_status (*upload)(struct pxr_device *device, void *to, const void *from_host, size_t bytes, pxr_error *error);
+    pxr_status (*download)(struct pxr_device *device, void *to_host, const void *from, size_t bytes, pxr_error *error);
+} pxr_device;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,22 @@
+/* The flag behind Ctrl-C; see interrupt.h. */
+#include "core/interrupt.h"
+
+#include <stdatomic.h>
+
+static atomic_int requested;
+
+void pxr_interrupt(void)
+{
+    atomic_store_explicit(&requested, 1, memory_order_relaxed);
+}
+
+bool pxr_interrupt_take(void)
+{
+    return atomic_load_explicit(&requested, memory_order_relaxed) && atomic_exchange(&requested, 0);
+}
+
+pxr_status pxr_interrupt_check(pxr_error *error)
+{
+    if (!pxr_interrupt_take()) return PXR_OK;
+    return pxr_fail(error, PXR_ERROR_INTERRUPTED, "interrupted");
+}

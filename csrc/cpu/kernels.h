@@ -1,0 +1,82 @@
+/* What is compiled once for each instruction set: plain functions over float32 rows and widened weights. The drivers
+ * (linear.c, attention.c, rows.c, kmeans.c, sample.c) cut an op into pieces of work and call these. All sets give the
+ * same bits. */
+#ifndef PXR_CPU_KERNELS_H
+#define PXR_CPU_KERNELS_H
+
+#include "cpu/cpu.h"
+
+/* A vector of any float type, dense, at any byte; `data` NULL: absent. */
+typedef struct pxr_any_row {
+    const char *data;
+    pxr_dtype dtype;
+} pxr_any_row;
+
+/* out = activation(x weight^T + bias) + residual; strides in elements unless said otherwise. */
+typedef struct pxr_linear_job {
+    float *out;
+    const float *x, *residual; /* residual may be NULL, or `out` */
+    int64_t out_stride, x_stride, residual_stride;
+    pxr_any_row weight, bias;
+    int64_t weight_stride; /* bytes */
+    int64_t depth;         /* K */
+    pxr_activation activation;
+} pxr_linear_job;
+
+/* Rows row_begin .. row_end-1 and columns column_begin .. column_end-1 of `out`. */
+typedef struct pxr_linear_part {
+    int64_t row_begin, row_end, column_begin, column_end;
+} pxr_linear_part;
+
+typedef struct pxr_attention_job {
+    float *out;
+    const float *q, *k, *v; /* k and v of the segment's batch entry */
+    int64_t out_stride, out_head_stride, q_stride, q_head_stride;
+    int64_t k_stride, k_head_stride, v_stride, v_head_stride;
+    int64_t head_dim, group; /* group: query heads that share a key head */
+    float scale;
+    bool causal;
+} pxr_attention_job;
+
+/* One key head of one segment, and a range of its query rows. Query row i is query i / group of the segment under its
+ * head key_head * group + i % group. */
+typedef struct pxr_attention_part {
+    pxr_attention_segment segment;
+    int64_t key_head;
+    int64_t row_begin, row_end; /* at most PXR_ATTENTION_ROWS */
+} pxr_attention_part;
+
+enum { PXR_ATTENTION_ROWS = 192, PXR_HEAD_DIM_MAX = 160 };
+
+typedef struct pxr_kernels {
+    void (*linear)(const pxr_linear_job *job, const pxr_linear_part *part);
+    void (*attention)(const pxr_attention_job *job, const pxr_attention_part *part);
+
+    /* Rows of `count` elements. */
+    void (*layer_norm)(float *out, const float *x, pxr_any_row weight, pxr_any_row bias, int64_t count, float epsilon);
+    void (*rms_norm)(float *out, const float *x, pxr_any_row weight, int64_t count, float epsilon);
+    void (*rope)(float *row, const float *cos, const float *sin, int64_t half);
+    void (*silu_mul)(float *out, const float *gate, const float *up, int64_t count);
+    void (*widen)(float *out, pxr_any_row row, int64_t count);
+
+    /* out[i] = exp(x[i] - largest); returns their sum. */
+    float (*exp_minus)(float *out, const float *x, int64_t count, float largest);
+
+    /* Squared Euclidean distances of one row to `rows` rows. */
+    void (*distances)(float *out, const float *row, const float *rows, int64_t row_count, int64_t row_stride,
+                      int64_t count);
+} pxr_kernels;
+
+/** The kernels of the instruction set in use. */
+const pxr_kernels *pxr_cpu_kernels(void);
+
+extern const pxr_kernels pxr_kernels_scalar;
+#if defined(__x86_64__)
+extern const pxr_kernels pxr_kernels_avx2, pxr_kernels_avx512;
+#endif
+
+/** Runs `work(context, i)` for i = 0 .. count-1 on the pool, handing out the next number to whoever is free: for pieces
+ * of unequal size. */
+void pxr_parallel_tasks(int64_t count, void (*work)(void *context, int64_t task), void *context);
+
+#endif

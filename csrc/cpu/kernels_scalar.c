@@ -1,0 +1,16 @@
+/* The float kernels for any processor. */
+#include "cpu/attention_kernel.h"
+#include "cpu/linear_kernel.h"
+#include "cpu/rows_kernel.h"
+
+const pxr_kernels pxr_kernels_scalar = {
+    .linear = linear,
+    .attention = attention,
+    .layer_norm = layer_norm,
+    .rms_norm = rms_norm,
+    .rope = rope,
+    .silu_mul = silu_mul,
+    .widen = widen,
+    .exp_minus = exp_minus,
+    .distances = distances,
+};

@@ -1,0 +1,182 @@
+/* linear and matmul on the CPU: products of rows cut into pieces for the pool; the arithmetic is linear_kernel.h. */
+#include "cpu/kernels.h"
+
+#include "core/memory.h"
+#include "core/threads.h"
+
+#include <string.h>
+
+enum {
+    COLUMNS_OF_A_TASK = 64,
+    ROWS_OF_A_TASK = 192, /* where columns alone do not give every thread its tasks */
+};
+
+typedef struct linear_work {
+    const pxr_kernels *kernels;
+    const pxr_linear_job *job;
+    int64_t rows, columns;
+    int64_t row_chunk, row_chunks;
+} linear_work;
+
+static void do_block(void *context, int64_t task)
+{
+    const linear_work *work = context;
+    const int64_t row = task % work->row_chunks * work->row_chunk, row_end = row + work->row_chunk;
+    const int64_t column = task / work->row_chunks * COLUMNS_OF_A_TASK, column_end = column + COLUMNS_OF_A_TASK;
+    work->kernels->linear(work->job,
+                          &(pxr_linear_part){.row_begin = row,
+                                             .row_end = row_end < work->rows ? row_end : work->rows,
+                                             .column_begin = column,
+                                             .column_end = column_end < work->columns ? column_end : work->columns});
+}
+
+static void run_linear(const pxr_linear_job *job, int64_t rows, int64_t columns)
+{
+    const int64_t strips = (columns + COLUMNS_OF_A_TASK - 1) / COLUMNS_OF_A_TASK, threads = pxr_threads();
+    if (rows == 0 || columns == 0) return;
+    linear_work work = {.kernels = pxr_cpu_kernels(), .job = job, .rows = rows, .columns = columns, .row_chunk = rows};
+    if (threads > 1 && strips < 4 * threads && rows > ROWS_OF_A_TASK) work.row_chunk = ROWS_OF_A_TASK;
+    work.row_chunks = (rows + work.row_chunk - 1) / work.row_chunk;
+    pxr_parallel_tasks(strips * work.row_chunks, do_block, &work);
+}
+
+static pxr_any_row any_row(const pxr_tensor *tensor)
+{
+    return tensor ? (pxr_any_row){.data = tensor->data, .dtype = tensor->dtype} : (pxr_any_row){0};
+}
+
+pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)
+{
+    (void)device, (void)error;
+    const pxr_linear_job job = {
+        .out = pxr_tensor_data(args->out),
+        .x = pxr_tensor_data(args->x),
+        .residual = args->residual ? pxr_tensor_data(args->residual) : NULL,
+        .out_stride = args->out->stride[0],
+        .x_stride = args->x->stride[0],
+        .residual_stride = args->residual ? args->residual->stride[0] : 0,
+        .weight = any_row(args->weight),
+        .bias = any_row(args->bias),
+        .weight_stride = args->weight->stride[0] * (int64_t)pxr_dtype_size(args->weight->dtype),
+        .depth = args->x->size[1],
+        .activation = args->activation,
+    };
+    run_linear(&job, args->out->size[0], args->out->size[1]);
+    return PXR_OK;
+}
+
+/* ---- matmul ---------------------------------------------------------------------------------------------------- */
+
+static float element_at(const pxr_tensor *tensor, int64_t index)
+{
+    const char *data = tensor->data;
+    if (tensor->dtype == PXR_F32) {
+        float value;
+        memcpy(&value, data + index * 4, sizeof value);
+        return value;
+    }
+    uint16_t bits;
+    memcpy(&bits, data + index * 2, sizeof bits);
+    return tensor->dtype == PXR_BF16 ? pxr_bf16_to_f32(bits) : pxr_f16_to_f32(bits);
+}
+
+static void set_element(const pxr_tensor *tensor, int64_t index, float value)
+{
+    char *data = tensor->data;
+    if (tensor->dtype == PXR_F32) {
+        memcpy(data + index * 4, &value, sizeof value);
+        return;
+    }
+    const uint16_t bits = tensor->dtype == PXR_BF16 ? pxr_f32_to_bf16(value) : pxr_f32_to_f16(value);
+    memcpy(data + index * 2, &bits, sizeof bits);
+}
+
+/* One of the matrices that a matmul is made of: the last two dims, maybe exchanged, as dense float32 rows. */
+typedef struct matrix {
+    float *copy; /* [rows,columns], or NULL: the tensor's own rows are used */
+    const float *rows_at;
+    int64_t rows, columns, row_stride, column_stride; /* of the tensor */
+    int64_t stride;                                   /* of rows_at */
+} matrix;
+
+/* Describes a matrix and makes room for its copy where one is needed. */
+static pxr_status open_matrix(matrix *m, const pxr_tensor *tensor, bool transposed, pxr_error *error)
+{
+    const int row = tensor->rank - (transposed ? 1 : 2), column = tensor->rank - (transposed ? 2 : 1);
+    *m = (matrix){.rows = tensor->size[row],
+                  .columns = tensor->size[column],
+                  .row_stride = tensor->stride[row],
+                  .column_stride = tensor->stride[column]};
+    m->stride = m->row_stride;
+    if (tensor->dtype == PXR_F32 && (m->column_stride == 1 || m->columns <= 1)) return PXR_OK;
+    size_t bytes;
+    if (!pxr_mul_size((size_t)m->rows, (size_t)m->columns, &bytes) || !pxr_mul_size(bytes, sizeof(float), &bytes))
+        return pxr_fail(error, PXR_ERROR_MEMORY, "matmul: a matrix of %lldx%lld does not fit in memory",
+                        (long long)m->rows, (long long)m->columns);
+    m->copy = pxr_malloc(bytes);
+    m->stride = m->columns;
+    return m->copy ? PXR_OK : pxr_fail_memory(error, bytes, "matmul");
+}
+
+/* Points the matrix at the elements from `offset` on, through the copy if there is one. */
+static void load_matrix(matrix *m, const pxr_tensor *tensor, int64_t offset)
+{
+    m->rows_at = m->copy ? m->copy : (const float *)tensor->data + offset;
+    if (!m->copy) return;
+    for (int64_t i = 0; i < m->rows; i++)
+        for (int64_t j = 0; j < m->columns; j++)
+            m->copy[i * m->columns + j] = element_at(tensor, offset + i * m->row_stride + j * m->column_stride);
+}
+
+/* Offset in `tensor` of matrix number `index` of `out`, its leading dims broadcast. */
+static int64_t matrix_offset(const pxr_tensor *tensor, const pxr_tensor *out, int64_t index)
+{
+    int64_t offset = 0;
+    for (int i = out->rank - 3; i >= 0; i--) {
+        const int64_t place = index % out->size[i];
+        const int dim = i - (out->rank - tensor->rank);
+        index /= out->size[i];
+        if (dim >= 0 && tensor->size[dim] > 1) offset += place * tensor->stride[dim];
+    }
+    return offset;
+}
+
+static void multiply(const matrix *out, const matrix *a, const matrix *b)
+{
+    const pxr_linear_job job = {
+        .out = (float *)out->rows_at,
+        .x = a->rows_at,
+        .out_stride = out->stride,
+        .x_stride = a->stride,
+        .weight = {.data = (const char *)b->rows_at, .dtype = PXR_F32},
+        .weight_stride = b->stride * (int64_t)sizeof(float),
+        .depth = a->columns,
+    };
+    run_linear(&job, out->rows, out->columns);
+}
+
+pxr_status pxr_cpu_matmul(pxr_device *device, const pxr_matmul_args *args, pxr_error *error)
+{
+    (void)device;
+    const pxr_tensor *out = args->out;
+    matrix a = {0}, b = {0}, y = {0}; /* b as [m,K]: the rows of linear's weight */
+    int64_t count = 1;
+    for (int i = 0; i < out->rank - 2; i++) count *= out->size[i];
+    pxr_status status = open_matrix(&a, args->a, false, error);
+    if (status == PXR_OK) status = open_matrix(&b, args->b, true, error);
+    if (status == PXR_OK) status = open_matrix(&y, out, false, error);
+    for (int64_t i = 0; status == PXR_OK && i < count; i++) {
+        const int64_t offset = matrix_offset(out, out, i);
+        load_matrix(&a, args->a, matrix_offset(args->a, out, i));
+        load_matrix(&b, args->b, matrix_offset(args->b, out, i));
+        y.rows_at = y.copy ? y.copy : (const float *)out->data + offset;
+        multiply(&y, &a, &b);
+        for (int64_t r = 0; y.copy && r < y.rows; r++)
+            for (int64_t c = 0; c < y.columns; c++)
+                set_element(out, offset + r * y.row_stride + c * y.column_stride, y.copy[r * y.columns + c]);
+    }
+    pxr_free(a.copy);
+    pxr_free(b.copy);
+    pxr_free(y.copy);
+    return status;
+}

@@ -1,0 +1,68 @@
+/* Functions of sixteen lanes: exp, erf and the activations built on them. Included by kernels_*.c only. */
+#ifndef PXR_CPU_V16_MATH_H
+#define PXR_CPU_V16_MATH_H
+
+#include "cpu/v16.h"
+#include "ops/ops.h"
+
+/* exp, within 1.1 ulp, with infinities, zeros, subnormals and NaN as they should be. x = n ln 2 + r with |r| <= ln 2 / 2;
+ * the polynomial is that of Cephes' expf. */
+PXR_INLINE v16 v16_exp(v16 x)
+{
+    const v16 shifter = v16_set(0x1.8p23f);                    /* adding it rounds to an integer, to nearest even */
+    x = v16_min(v16_set(89.0f), v16_max(v16_set(-104.0f), x)); /* beyond: infinity and zero all the same */
+    const v16 shifted = v16_fma(x, v16_set(0x1.715476p0f), shifter), n = v16_sub(shifted, shifter);
+    v16 r = v16_fma(n, v16_set(-0x1.62e400p-1f), x); /* ln 2 in two parts: the first times n is exact */
+    r = v16_fma(n, v16_set(-0x1.7f7d1cp-20f), r);
+    v16 p = v16_set(1.9875691500e-4f);
+    p = v16_fma(p, r, v16_set(1.3981999507e-3f));
+    p = v16_fma(p, r, v16_set(8.3334519073e-3f));
+    p = v16_fma(p, r, v16_set(4.1665795894e-2f));
+    p = v16_fma(p, r, v16_set(1.6666665459e-1f));
+    p = v16_fma(p, r, v16_set(5.0000001201e-1f));
+    p = v16_add(v16_fma(p, v16_mul(r, r), r), v16_set(1.0f));
+    return v16_scale_by_shifted(p, shifted);
+}
+
+/* erf, within 1.5 ulp: x P(x^2) near zero, 1 - exp(Q(|x|)) further out (N. Juffa's minimax polynomials). */
+PXR_INLINE v16 v16_erf(v16 x)
+{
+    const v16 t = v16_abs(x), s = v16_mul(x, x);
+    v16 far = v16_fma(v16_set(-1.72853470e-5f), t, v16_set(3.83197126e-4f));
+    far = v16_fma(far, s, v16_fma(v16_set(-3.88396438e-3f), t, v16_set(2.42546219e-2f)));
+    far = v16_fma(far, t, v16_set(-1.06777877e-1f));
+    far = v16_fma(far, t, v16_set(-6.34846687e-1f));
+    far = v16_fma(far, t, v16_set(-1.28717512e-1f));
+    far = v16_fma(far, t, v16_sub(v16_set(0.0f), t));
+    far = v16_copy_sign(v16_sub(v16_set(1.0f), v16_exp(far)), x);
+    v16 near = v16_set(-5.96761703e-4f);
+    near = v16_fma(near, s, v16_set(4.99119423e-3f));
+    near = v16_fma(near, s, v16_set(-2.67681349e-2f));
+    near = v16_fma(near, s, v16_set(1.12819925e-1f));
+    near = v16_fma(near, s, v16_set(-3.76125336e-1f));
+    near = v16_fma(near, s, v16_set(1.28379166e-1f));
+    near = v16_fma(near, x, x);
+    return v16_if_greater(t, v16_set(0.927734375f), far, near);
+}
+
+/* 1 / (1 + exp(-x)) */
+PXR_INLINE v16 v16_sigmoid(v16 x)
+{
+    const v16 one = v16_set(1.0f);
+    return v16_div(one, v16_add(one, v16_exp(v16_sub(v16_set(0.0f), x))));
+}
+
+PXR_INLINE v16 v16_activate(v16 x, pxr_activation activation)
+{
+    if (activation == PXR_ACTIVATION_GELU_TANH) { /* (1 + tanh u) / 2 is the sigmoid of 2u */
+        const v16 cube = v16_mul(v16_mul(v16_mul(x, x), x), v16_set(0.044715f));
+        return v16_mul(x, v16_sigmoid(v16_mul(v16_add(x, cube), v16_set(1.5957691216057308f))));
+    }
+    if (activation == PXR_ACTIVATION_GELU_ERF) {
+        const v16 e = v16_erf(v16_mul(x, v16_set(0.70710678118654752f)));
+        return v16_mul(v16_mul(x, v16_set(0.5f)), v16_add(v16_set(1.0f), e));
+    }
+    return x;
+}
+
+#endif

@@ -1,0 +1,312 @@
+/* Argument checks, userdata and errors shared by the binding; see binding.h. */
+#include "lua/binding.h"
+
+#include "core/interrupt.h"
+#include "core/memory.h"
+#include "ops/device.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+
+/* ---- errors ---------------------------------------------------------------------------------------------------- */
+
+void pxr_lua_check(lua_State *L, pxr_status status, const pxr_error *error)
+{
+    if (status == PXR_OK) return;
+    lua_pushstring(L, error->message); /* no position: the message says what is wrong, and where */
+    lua_error(L);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+enum { SOFT_LIMIT = 256 << 20 /* bytes */ };
+
+void pxr_lua_collect_if_needed(lua_State *L)
+{
+    static size_t limit = SOFT_LIMIT; /* grows with what survives a collection, so that live data is not rescanned */
+    if (pxr_memory_in_use() < limit) return;
+    lua_gc(L, LUA_GCCOLLECT, 0);
+    const size_t alive = pxr_memory_in_use();
+    limit = alive + alive / 2 > SOFT_LIMIT ? alive + alive / 2 : SOFT_LIMIT;
+}
+
+void *pxr_lua_scratch(lua_State *L, size_t bytes)
+{
+    return lua_newuserdata(L, bytes);
+}
+
+/* ---- classes --------------------------------------------------------------------------------------------------- */
+
+void pxr_lua_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction finalizer)
+{
+    luaL_newmetatable(L, name);
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    lua_pushcfunction(L, finalizer);
+    lua_setfield(L, -2, "free");
+    lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, finalizer);
+    lua_setfield(L, -2, "__gc");
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+}
+
+void *pxr_lua_check_object(lua_State *L, int index, const char *name)
+{
+    return luaL_checkudata(L, index, name);
+}
+
+void **pxr_lua_new_handle(lua_State *L, const char *name)
+{
+    void **handle = lua_newuserdata(L, sizeof *handle);
+    *handle = NULL;
+    luaL_getmetatable(L, name);
+    lua_setmetatable(L, -2);
+    return handle;
+}
+
+void *pxr_lua_check_handle(lua_State *L, int index, const char *name)
+{
+    void **handle = luaL_checkudata(L, index, name);
+    if (!*handle) luaL_argerror(L, index, "this object was freed");
+    return *handle;
+}
+
+int64_t pxr_lua_integer_field(lua_State *L, int index, const char *name, int64_t min, int64_t max)
+{
+    lua_getfield(L, index, name);
+    const double value = lua_tonumber(L, -1);
+    if (lua_type(L, -1) != LUA_TNUMBER || value != (double)(int64_t)value || value < (double)min || value > (double)max)
+        luaL_error(L, "field '%s' must be an integer from %f to %f, found %s", name, (double)min, (double)max,
+                   lua_type(L, -1) == LUA_TNUMBER ? lua_tostring(L, -1) : luaL_typename(L, -1));
+    lua_pop(L, 1);
+    return (int64_t)value;
+}
+
+double pxr_lua_number_field(lua_State *L, int index, const char *name)
+{
+    lua_getfield(L, index, name);
+    if (lua_type(L, -1) != LUA_TNUMBER) luaL_error(L, "field '%s' must be a number", name);
+    const double value = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+    return value;
+}
+
+/* ---- arguments ------------------------------------------------------------------------------------------------- */
+
+pxr_tensor *pxr_lua_check_tensor(lua_State *L, int index)
+{
+    pxr_tensor *tensor = luaL_checkudata(L, index, PXR_LUA_TENSOR);
+    if (!tensor->storage) luaL_argerror(L, index, "this tensor was freed");
+    return tensor;
+}
+
+pxr_tensor *pxr_lua_opt_tensor(lua_State *L, int index)
+{
+    return lua_isnoneornil(L, index) ? NULL : pxr_lua_check_tensor(L, index);
+}
+
+pxr_tensor *pxr_lua_check_tensor_of(lua_State *L, int index, pxr_dtype dtype)
+{
+    pxr_tensor *tensor = pxr_lua_check_tensor(L, index);
+    if (tensor->dtype != dtype)
+        luaL_argerror(L, index,
+                      lua_pushfstring(L, "%s tensor expected, got %s", pxr_dtype_name(dtype),
+                                      pxr_dtype_name(tensor->dtype)));
+    return tensor;
+}
+
+pxr_tensor *pxr_lua_new_tensor(lua_State *L)
+{
+    pxr_tensor *tensor = lua_newuserdata(L, sizeof *tensor);
+    *tensor = (pxr_tensor){0};
+    luaL_getmetatable(L, PXR_LUA_TENSOR);
+    lua_setmetatable(L, -2);
+    pxr_lua_scope_note(L);
+    return tensor;
+}
+
+int64_t pxr_lua_check_integer(lua_State *L, int index, int64_t min, int64_t max)
+{
+    const double number = luaL_checknumber(L, index);
+    if (!(number >= (double)min && number <= (double)max) || number != floor(number))
+        luaL_argerror(L, index,
+                      lua_pushfstring(L, "an integer from %f to %f expected, got %f", (double)min, (double)max,
+                                      number));
+    return (int64_t)number;
+}
+
+const char *pxr_lua_check_path(lua_State *L, int index)
+{
+    size_t length;
+    const char *path = luaL_checklstring(L, index, &length);
+    if (length == 0 || strlen(path) != length) luaL_argerror(L, index, "a path expected");
+    return path;
+}
+
+pxr_dtype pxr_lua_opt_dtype(lua_State *L, int index, pxr_dtype fallback)
+{
+    if (lua_isnoneornil(L, index)) return fallback;
+    const char *name = luaL_checkstring(L, index);
+    pxr_dtype dtype = fallback;
+    if (!pxr_dtype_parse(name, &dtype))
+        luaL_argerror(L, index,
+                      lua_pushfstring(L, "no such type: '%s' (float32, float16, bfloat16, int64, int32, int8, uint8)",
+                                      name));
+    return dtype;
+}
+
+pxr_device *pxr_lua_opt_device(lua_State *L, int index)
+{
+    if (lua_isnoneornil(L, index)) return pxr_cpu_device();
+    pxr_error error = {0};
+    pxr_device *device = NULL;
+    const pxr_status status = pxr_device_open(luaL_checkstring(L, index), &device, &error);
+    pxr_lua_check(L, status, &error);
+    return device;
+}
+
+/* ---- scopes ---------------------------------------------------------------------------------------------------- */
+
+/* The registry's table SCOPES maps a coroutine to its innermost scope: a list with weak values, so that the collector
+ * still frees what a long scope drops. Element 0 is the number of tensors noted, `outer` the scope around it. */
+#define SCOPES "pixelrefer.core.scopes"
+
+static int open_scopes; /* in all coroutines; 0 spares everybody else the look-up */
+
+static void push_weak_table(lua_State *L, const char *mode)
+{
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushstring(L, mode);
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+}
+
+/* Pushes SCOPES and this coroutine's innermost scope (or nil). */
+static void push_scope(lua_State *L)
+{
+    luaL_checkstack(L, 6, "scope");
+    lua_getfield(L, LUA_REGISTRYINDEX, SCOPES);
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        push_weak_table(L, "k");
+        lua_pushvalue(L, -1);
+        lua_setfield(L, LUA_REGISTRYINDEX, SCOPES);
+    }
+    lua_pushthread(L);
+    lua_rawget(L, -2);
+}
+
+void pxr_lua_scope_begin(lua_State *L)
+{
+    push_scope(L);
+    push_weak_table(L, "v");
+    lua_pushinteger(L, 0);
+    lua_rawseti(L, -2, 0);
+    lua_getmetatable(L, -1); /* strong, unlike the list */
+    lua_pushvalue(L, -3);
+    lua_setfield(L, -2, "outer");
+    lua_pop(L, 1);
+    lua_pushthread(L);
+    lua_insert(L, -2);
+    lua_rawset(L, -4);
+    lua_pop(L, 2);
+    open_scopes++;
+}
+
+void pxr_lua_scope_end(lua_State *L)
+{
+    push_scope(L);
+    lua_pushthread(L);
+    lua_getmetatable(L, -2);
+    lua_getfield(L, -1, "outer");
+    lua_remove(L, -2);
+    lua_rawset(L, -4);
+    lua_remove(L, -2);
+    open_scopes--;
+}
+
+void pxr_lua_scope_note(lua_State *L)
+{
+    if (open_scopes == 0) return;
+    push_scope(L);
+    if (lua_istable(L, -1)) {
+        lua_rawgeti(L, -1, 0);
+        const int count = (int)lua_tointeger(L, -1) + 1;
+        lua_pop(L, 1);
+        lua_pushinteger(L, count);
+        lua_rawseti(L, -2, 0);
+        lua_pushvalue(L, -3);
+        lua_rawseti(L, -2, count);
+    }
+    lua_pop(L, 2);
+}
+
+/* ---- tensor maps ----------------------------------------------------------------------------------------------- */
+
+#define TENSOR_MAP "pixelrefer.core.tensor_map"
+
+static int free_tensor_map(lua_State *L)
+{
+    pxr_tensor_map **map = luaL_checkudata(L, 1, TENSOR_MAP);
+    pxr_tensor_map_free(*map);
+    *map = NULL;
+    return 0;
+}
+
+pxr_tensor_map *pxr_lua_check_tensor_map(lua_State *L, int index)
+{
+    luaL_checktype(L, index, LUA_TTABLE);
+    pxr_tensor_map **map = lua_newuserdata(L, sizeof *map);
+    *map = NULL;
+    if (luaL_newmetatable(L, TENSOR_MAP)) {
+        lua_pushcfunction(L, free_tensor_map);
+        lua_setfield(L, -2, "__gc");
+    }
+    lua_setmetatable(L, -2);
+    *map = pxr_tensor_map_new();
+    if (!*map) luaL_error(L, "out of memory for a table of weights");
+    lua_pushnil(L);
+    while (lua_next(L, index)) {
+        pxr_error error = {0};
+        size_t length;
+        if (lua_type(L, -2) != LUA_TSTRING) luaL_argerror(L, index, "a table from names to tensors expected");
+        const char *name = lua_tolstring(L, -2, &length);
+        const pxr_tensor *tensor = luaL_testudata(L, -1, PXR_LUA_TENSOR);
+        if (!tensor || !tensor->storage)
+            luaL_argerror(L, index, lua_pushfstring(L, "the value of '%s' is no tensor", name));
+        const pxr_status status = pxr_tensor_map_add(*map, name, length, tensor, &error);
+        pxr_lua_check(L, status, &error);
+        lua_pop(L, 1);
+    }
+    return *map;
+}
+
+/* ---- Ctrl-C ---------------------------------------------------------------------------------------------------- */
+
+static struct sigaction previous;
+static int depth;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    pxr_interrupt();
+}
+
+void pxr_lua_interruptible_begin(void)
+{
+    if (depth++ > 0) return;
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, &previous);
+}
+
+void pxr_lua_interruptible_end(void)
+{
+    if (--depth > 0) return;
+    sigaction(SIGINT, &previous, NULL);
+    if (pxr_interrupt_take()) raise(SIGINT); /* it came too late to stop our work: it is the caller's */
+}

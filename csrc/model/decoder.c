@@ -1,0 +1,417 @@
+/* Qwen2; see decoder.h for the layer recipe. */
+#include "model/decoder.h"
+
+#include "core/arena.h"
+#include "core/interrupt.h"
+#include "core/memory.h"
+#include "model/rotary.h"
+#include "model/views.h"
+#include "model/weights.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { CHUNK_ROWS = 512 /* rows of a prefill that go through the layers together */ };
+
+typedef struct layer {
+    pxr_tensor input_norm, post_attention_norm; /* [D] */
+    pxr_linear_weights q, k, v, o;     /* [heads*head_dim,D], [kv_heads*head_dim,D] twice, [D,heads*head_dim] */
+    pxr_linear_weights gate, up, down; /* [F,D] twice, [D,F] */
+} layer;
+
+struct pxr_decoder {
+    pxr_decoder_config config;
+    pxr_device *device;
+    pxr_tensor embed_tokens, norm; /* [V,D], [D] */
+    pxr_linear_weights lm_head;    /* [V,D]; the embedding's tensor when tied */
+    layer *layers;                 /* [config.layers] */
+    float *frequencies;            /* [head_dim/2] */
+    float *angles;                 /* host: cosines and sines of a chunk, [2,angle_rows,head_dim/2] */
+    int64_t angle_rows;
+    pxr_attention_segment *segments; /* [segment_capacity] */
+    size_t segment_capacity;
+    pxr_arena arena;
+};
+
+/* ---- weights --------------------------------------------------------------------------------------------------- */
+
+static pxr_status take_layer(pxr_decoder *decoder, layer *l, int64_t index, const pxr_tensor_map *weights,
+                             pxr_error *error)
+{
+    const pxr_decoder_config *c = &decoder->config;
+    const int64_t q_width = c->heads * c->head_dim, kv_width = c->kv_heads * c->head_dim;
+    const struct {
+        const char *name;
+        pxr_linear_weights *linear;
+        int64_t out, in;
+        bool bias;
+    } linears[] = {
+        {"self_attn.q_proj", &l->q, q_width, c->hidden, true},
+        {"self_attn.k_proj", &l->k, kv_width, c->hidden, true},
+        {"self_attn.v_proj", &l->v, kv_width, c->hidden, true},
+        {"self_attn.o_proj", &l->o, c->hidden, q_width, false},
+        {"mlp.gate_proj", &l->gate, c->intermediate, c->hidden, false},
+        {"mlp.up_proj", &l->up, c->intermediate, c->hidden, false},
+        {"mlp.down_proj", &l->down, c->hidden, c->intermediate, false},
+    };
+    pxr_status status = PXR_OK;
+    for (size_t i = 0; status == PXR_OK && i < sizeof linears / sizeof *linears; i++) {
+        char prefix[96];
+        snprintf(prefix, sizeof prefix, "layers.%lld.%s", (long long)index, linears[i].name);
+        status = pxr_linear_weights_take(linears[i].linear, weights, decoder->device, linears[i].out, linears[i].in,
+                                         linears[i].bias, error, prefix);
+    }
+    if (status == PXR_OK)
+        status = pxr_weight(&l->input_norm, weights, decoder->device, 1, &c->hidden, error,
+                            "layers.%lld.input_layernorm.weight", (long long)index);
+    if (status == PXR_OK)
+        status = pxr_weight(&l->post_attention_norm, weights, decoder->device, 1, &c->hidden, error,
+                            "layers.%lld.post_attention_layernorm.weight", (long long)index);
+    return status;
+}
+
+static pxr_status take_weights(pxr_decoder *decoder, const pxr_tensor_map *weights, pxr_error *error)
+{
+    const pxr_decoder_config *c = &decoder->config;
+    const int64_t table[2] = {c->vocab, c->hidden};
+    const pxr_tensor *embedding = pxr_tensor_map_find(weights, "embed_tokens.weight");
+    const pxr_tensor *head = pxr_tensor_map_find(weights, "lm_head.weight");
+    pxr_status status = pxr_weight(&decoder->embed_tokens, weights, decoder->device, 2, table, error,
+                                   "embed_tokens.weight");
+    if (status == PXR_OK && embedding && head && embedding->data == head->data)
+        pxr_tensor_alias(&decoder->lm_head.weight, &decoder->embed_tokens); /* tied: uploaded once */
+    else if (status == PXR_OK)
+        status = pxr_weight(&decoder->lm_head.weight, weights, decoder->device, 2, table, error, "lm_head.weight");
+    if (status == PXR_OK)
+        status = pxr_weight(&decoder->norm, weights, decoder->device, 1, &c->hidden, error, "norm.weight");
+    for (int64_t i = 0; status == PXR_OK && i < c->layers; i++)
+        status = take_layer(decoder, &decoder->layers[i], i, weights, error);
+    return status;
+}
+
+static pxr_status check_config(const pxr_decoder_config *c, pxr_error *error)
+{
+    if (c->hidden < 1 || c->intermediate < 1 || c->layers < 0 || c->heads < 1 || c->kv_heads < 1 || c->vocab < 1 ||
+        c->heads % c->kv_heads != 0 || c->head_dim < 2 || c->head_dim % 2 != 0)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                        "decoder: %lld heads, %lld kv heads and head size %lld do not make a decoder",
+                        (long long)c->heads, (long long)c->kv_heads, (long long)c->head_dim);
+    return PXR_OK;
+}
+
+pxr_status pxr_decoder_new(pxr_decoder **decoder, const pxr_decoder_config *config, const pxr_tensor_map *weights,
+                           pxr_device *device, pxr_error *error)
+{
+    *decoder = NULL;
+    pxr_status status = check_config(config, error);
+    if (status != PXR_OK) return status;
+    pxr_decoder *made = pxr_calloc(1, sizeof *made);
+    if (!made) return pxr_fail_memory(error, sizeof *made, "a decoder");
+    made->config = *config;
+    made->device = device;
+    made->layers = pxr_calloc((size_t)config->layers, sizeof *made->layers);
+    made->frequencies = pxr_calloc((size_t)config->head_dim / 2, sizeof *made->frequencies);
+    if (!made->layers || !made->frequencies) {
+        status = pxr_fail_memory(error, (size_t)config->layers * sizeof *made->layers, "a decoder");
+    } else {
+        pxr_rotary_frequencies(made->frequencies, config->head_dim, config->rope_theta);
+        status = take_weights(made, weights, error);
+    }
+    if (status != PXR_OK) {
+        pxr_decoder_free(made);
+        return status;
+    }
+    *decoder = made;
+    return PXR_OK;
+}
+
+void pxr_decoder_free(pxr_decoder *decoder)
+{
+    if (!decoder) return;
+    for (int64_t i = 0; decoder->layers && i < decoder->config.layers; i++) {
+        layer *l = &decoder->layers[i];
+        pxr_linear_weights *linears[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < sizeof linears / sizeof *linears; j++) pxr_linear_weights_release(linears[j]);
+        pxr_tensor_release(&l->input_norm);
+        pxr_tensor_release(&l->post_attention_norm);
+    }
+    pxr_tensor_release(&decoder->embed_tokens);
+    pxr_tensor_release(&decoder->norm);
+    pxr_linear_weights_release(&decoder->lm_head);
+    pxr_arena_free(&decoder->arena);
+    pxr_free(decoder->layers);
+    pxr_free(decoder->frequencies);
+    pxr_free(decoder->angles);
+    pxr_free(decoder->segments);
+    pxr_free(decoder);
+}
+
+const pxr_decoder_config *pxr_decoder_get_config(const pxr_decoder *decoder)
+{
+    return &decoder->config;
+}
+
+pxr_device *pxr_decoder_device(const pxr_decoder *decoder)
+{
+    return decoder->device;
+}
+
+/* ---- forward --------------------------------------------------------------------------------------------------- */
+
+typedef struct buffers {
+    pxr_tensor normed;   /* [n,D] */
+    pxr_tensor q, mixed; /* [n,heads*head_dim]: queries, attention's result */
+    pxr_tensor k, v;     /* [n,kv_heads*head_dim] */
+    pxr_tensor gate, up; /* [n,F] */
+    pxr_tensor cos, sin; /* [n,head_dim/2] */
+} buffers;
+
+static void cut_buffers(buffers *b, pxr_arena *arena, const pxr_decoder_config *c, int64_t n)
+{
+    const int64_t model[2] = {n, c->hidden}, queries[2] = {n, c->heads * c->head_dim};
+    const int64_t keys[2] = {n, c->kv_heads * c->head_dim}, wide[2] = {n, c->intermediate};
+    const int64_t angles[2] = {n, c->head_dim / 2};
+    b->normed = pxr_arena_tensor(arena, PXR_F32, 2, model);
+    b->q = pxr_arena_tensor(arena, PXR_F32, 2, queries);
+    b->mixed = pxr_arena_tensor(arena, PXR_F32, 2, queries);
+    b->k = pxr_arena_tensor(arena, PXR_F32, 2, keys);
+    b->v = pxr_arena_tensor(arena, PXR_F32, 2, keys);
+    b->gate = pxr_arena_tensor(arena, PXR_F32, 2, wide);
+    b->up = pxr_arena_tensor(arena, PXR_F32, 2, wide);
+    b->cos = pxr_arena_tensor(arena, PXR_F32, 2, angles);
+    b->sin = pxr_arena_tensor(arena, PXR_F32, 2, angles);
+}
+
+/* Room for the angles and segments of a call; nothing is allocated when an earlier call was as large. */
+static pxr_status reserve_host(pxr_decoder *decoder, int64_t rows, int64_t sequence_count, pxr_error *error)
+{
+    const int64_t half = decoder->config.head_dim / 2;
+    if (rows > decoder->angle_rows) {
+        float *angles = pxr_calloc((size_t)rows, (size_t)(2 * half) * sizeof *angles);
+        if (!angles) return pxr_fail_memory(error, (size_t)(rows * 2 * half) * sizeof *angles, "rotary angles");
+        pxr_free(decoder->angles);
+        decoder->angles = angles;
+        decoder->angle_rows = rows;
+    }
+    if (!pxr_grow((void **)&decoder->segments, &decoder->segment_capacity, (size_t)sequence_count,
+                  sizeof *decoder->segments))
+        return pxr_fail_memory(error, (size_t)sequence_count * sizeof *decoder->segments, "attention segments");
+    return PXR_OK;
+}
+
+/* Angles of the rows' positions, and the segments: a row sees its cache row up to itself. */
+static pxr_status lay_out(pxr_decoder *decoder, const buffers *b, const pxr_kv_cache *cache,
+                          const pxr_decoder_sequence *sequences, int64_t sequence_count, pxr_error *error)
+{
+    const int64_t half = decoder->config.head_dim / 2, rows = b->cos.size[0];
+    float *cosines = decoder->angles, *sines = cosines + rows * half;
+    int64_t begin = 0;
+    for (int64_t s = 0; s < sequence_count; s++) {
+        const int64_t past = cache->length[sequences[s].row], count = sequences[s].count;
+        for (int64_t i = 0; i < count; i++)
+            pxr_rotary_angles(cosines + (begin + i) * half, sines + (begin + i) * half, decoder->frequencies, half,
+                              (float)(past + i));
+        decoder->segments[s] = (pxr_attention_segment){.query_begin = begin,
+                                                       .query_count = count,
+                                                       .key_begin = 0,
+                                                       .key_count = past + count,
+                                                       .batch = sequences[s].row};
+        begin += count;
+    }
+    const size_t bytes = (size_t)(rows * half) * sizeof(float);
+    pxr_status status = decoder->device->upload(decoder->device, b->cos.data, cosines, bytes, error);
+    if (status == PXR_OK) status = decoder->device->upload(decoder->device, b->sin.data, sines, bytes, error);
+    return status;
+}
+
+/* The new keys (or values) [n,kv_heads,head_dim] go behind the sequences' pasts. */
+static pxr_status store(const pxr_tensor *layer_cache, const pxr_tensor *fresh, const pxr_decoder *decoder,
+                        int64_t sequence_count, pxr_error *error)
+{
+    for (int64_t s = 0; s < sequence_count; s++) {
+        const pxr_attention_segment *segment = &decoder->segments[s];
+        const pxr_tensor x = pxr_rows(fresh, segment->query_begin, segment->query_count);
+        pxr_tensor row = pxr_rows(layer_cache, segment->batch, 1);
+        row.rank = 3;
+        for (int dim = 0; dim < 3; dim++) {
+            row.size[dim] = layer_cache->size[dim + 1];
+            row.stride[dim] = layer_cache->stride[dim + 1];
+        }
+        const pxr_tensor out = pxr_rows(&row, segment->key_count - segment->query_count, segment->query_count);
+        const pxr_status status = pxr_copy(&(pxr_copy_args){.out = &out, .x = &x}, error);
+        if (status != PXR_OK) return status;
+    }
+    return PXR_OK;
+}
+
+/* x += o_proj(attention(RMSNorm(x))) */
+static pxr_status attention_sublayer(pxr_decoder *decoder, const layer *l, const buffers *b, const pxr_tensor *x,
+                                     const pxr_tensor *keys, const pxr_tensor *values, int64_t sequence_count,
+                                     pxr_error *error)
+{
+    const pxr_decoder_config *c = &decoder->config;
+    const pxr_tensor q = pxr_heads(&b->q, c->heads), mixed = pxr_heads(&b->mixed, c->heads);
+    const pxr_tensor k = pxr_heads(&b->k, c->kv_heads), v = pxr_heads(&b->v, c->kv_heads);
+    const pxr_rms_norm_args norm = {.out = &b->normed, .x = x, .weight = &l->input_norm, .epsilon = c->epsilon};
+    const pxr_attention_args attention = {.out = &mixed,
+                                          .q = &q,
+                                          .k = keys,
+                                          .v = values,
+                                          .segments = decoder->segments,
+                                          .segment_count = sequence_count,
+                                          .scale = 1.0f / sqrtf((float)c->head_dim),
+                                          .causal = true};
+    pxr_status status = pxr_rms_norm(&norm, error);
+    if (status == PXR_OK) status = pxr_linear_layer(&b->q, &b->normed, &l->q, PXR_ACTIVATION_NONE, NULL, error);
+    if (status == PXR_OK) status = pxr_linear_layer(&b->k, &b->normed, &l->k, PXR_ACTIVATION_NONE, NULL, error);
+    if (status == PXR_OK) status = pxr_linear_layer(&b->v, &b->normed, &l->v, PXR_ACTIVATION_NONE, NULL, error);
+    if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &q, .cos = &b->cos, .sin = &b->sin}, error);
+    if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &k, .cos = &b->cos, .sin = &b->sin}, error);
+    if (status == PXR_OK) status = store(keys, &k, decoder, sequence_count, error);
+    if (status == PXR_OK) status = store(values, &v, decoder, sequence_count, error);
+    if (status == PXR_OK) status = pxr_attention(&attention, error);
+    if (status == PXR_OK) status = pxr_linear_layer(x, &b->mixed, &l->o, PXR_ACTIVATION_NONE, x, error);
+    return status;
+}
+
+/* x += down_proj(silu(gate_proj(h)) * up_proj(h)), h = RMSNorm(x) */
+static pxr_status mlp_sublayer(pxr_decoder *decoder, const layer *l, const buffers *b, const pxr_tensor *x,
+                               pxr_error *error)
+{
+    const pxr_rms_norm_args norm = {.out = &b->normed,
+                                    .x = x,
+                                    .weight = &l->post_attention_norm,
+                                    .epsilon = decoder->config.epsilon};
+    const pxr_silu_mul_args silu_mul = {.out = &b->gate, .gate = &b->gate, .up = &b->up};
+    pxr_status status = pxr_rms_norm(&norm, error);
+    if (status == PXR_OK) status = pxr_linear_layer(&b->gate, &b->normed, &l->gate, PXR_ACTIVATION_NONE, NULL, error);
+    if (status == PXR_OK) status = pxr_linear_layer(&b->up, &b->normed, &l->up, PXR_ACTIVATION_NONE, NULL, error);
+    if (status == PXR_OK) status = pxr_silu_mul(&silu_mul, error);
+    if (status == PXR_OK) status = pxr_linear_layer(x, &b->gate, &l->down, PXR_ACTIVATION_NONE, x, error);
+    return status;
+}
+
+static pxr_status check_sequences(const pxr_decoder *decoder, const pxr_kv_cache *cache, const pxr_tensor *x,
+                                  const pxr_decoder_sequence *sequences, int64_t sequence_count, pxr_error *error)
+{
+    const pxr_decoder_config *c = &decoder->config;
+    char shape[PXR_SHAPE_TEXT];
+    int64_t rows = 0;
+    if (cache->layers != c->layers || cache->kv_heads != c->kv_heads || cache->head_dim != c->head_dim ||
+        cache->device != decoder->device)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "decoder: the KV cache belongs to another decoder");
+    for (int64_t s = 0; s < sequence_count; s++) {
+        if (sequences[s].row < 0 || sequences[s].row >= cache->rows || sequences[s].count < 1 ||
+            __builtin_add_overflow(rows, sequences[s].count, &rows))
+            return pxr_fail(error, PXR_ERROR_ARGUMENT, "decoder: sequence %lld has row %lld and %lld tokens",
+                            (long long)s + 1, (long long)sequences[s].row + 1, (long long)sequences[s].count);
+        for (int64_t t = 0; t < s; t++)
+            if (sequences[t].row == sequences[s].row)
+                return pxr_fail(error, PXR_ERROR_ARGUMENT, "decoder: row %lld of the KV cache is used twice",
+                                (long long)sequences[s].row + 1);
+    }
+    if (x->rank != 2 || x->size[0] != rows || x->size[1] != c->hidden || x->dtype != PXR_F32 ||
+        !pxr_tensor_is_contiguous(x))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                        "decoder: expected a contiguous float32 tensor [%lldx%lld], found %s %s", (long long)rows,
+                        (long long)c->hidden, pxr_tensor_shape_text(x, shape), pxr_dtype_name(x->dtype));
+    return PXR_OK;
+}
+
+pxr_status pxr_decoder_embed(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *ids, pxr_error *error)
+{
+    return pxr_embedding(&(pxr_embedding_args){.out = out, .table = &decoder->embed_tokens, .ids = ids}, error);
+}
+
+pxr_status pxr_decoder_layers(pxr_decoder *decoder, pxr_kv_cache *cache, const pxr_tensor *x,
+                              const pxr_decoder_sequence *sequences, int64_t sequence_count, int64_t first,
+                              int64_t last, pxr_error *error)
+{
+    const pxr_decoder_config *c = &decoder->config;
+    buffers b;
+    pxr_status status = check_sequences(decoder, cache, x, sequences, sequence_count, error);
+    if (status != PXR_OK) return status;
+    if (first < 0 || last > c->layers || first > last)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "decoder: layers %lld to %lld do not exist, it has %lld",
+                        (long long)first + 1, (long long)last, (long long)c->layers);
+    for (int64_t s = 0; s < sequence_count; s++)
+        if (sequences[s].count > cache->capacity - cache->length[sequences[s].row])
+            return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                            "decoder: row %lld of the KV cache holds %lld of %lld positions, %lld more do not fit",
+                            (long long)sequences[s].row + 1, (long long)cache->length[sequences[s].row],
+                            (long long)cache->capacity, (long long)sequences[s].count);
+
+    pxr_arena_plan(&decoder->arena);
+    cut_buffers(&b, &decoder->arena, c, x->size[0]);
+    status = pxr_arena_reserve(&decoder->arena, decoder->device, error);
+    if (status == PXR_OK) status = reserve_host(decoder, x->size[0], sequence_count, error);
+    if (status != PXR_OK) return status;
+    cut_buffers(&b, &decoder->arena, c, x->size[0]);
+    status = lay_out(decoder, &b, cache, sequences, sequence_count, error);
+    for (int64_t i = first; status == PXR_OK && i < last; i++) {
+        const pxr_tensor keys = pxr_kv_cache_layer(&cache->keys, i), values = pxr_kv_cache_layer(&cache->values, i);
+        status = pxr_interrupt_check(error);
+        if (status == PXR_OK)
+            status = attention_sublayer(decoder, &decoder->layers[i], &b, x, &keys, &values, sequence_count, error);
+        if (status == PXR_OK) status = mlp_sublayer(decoder, &decoder->layers[i], &b, x, error);
+    }
+    return status;
+}
+
+/* A long sequence on its own, a chunk of rows at a time; its length has advanced by what is done. */
+static pxr_status forward_in_chunks(pxr_decoder *decoder, pxr_kv_cache *cache, const pxr_tensor *x,
+                                    const pxr_decoder_sequence *sequence, pxr_error *error)
+{
+    pxr_status status = PXR_OK;
+    for (int64_t begin = 0; status == PXR_OK && begin < sequence->count; begin += CHUNK_ROWS) {
+        const int64_t left = sequence->count - begin;
+        const pxr_decoder_sequence chunk = {sequence->row, left < CHUNK_ROWS ? left : CHUNK_ROWS};
+        const pxr_tensor rows = pxr_rows(x, begin, chunk.count);
+        status = pxr_decoder_layers(decoder, cache, &rows, &chunk, 1, 0, decoder->config.layers, error);
+        if (status == PXR_OK) cache->length[sequence->row] += chunk.count;
+    }
+    return status;
+}
+
+pxr_status pxr_decoder_forward(pxr_decoder *decoder, pxr_kv_cache *cache, const pxr_tensor *x,
+                               const pxr_decoder_sequence *sequences, int64_t sequence_count, pxr_error *error)
+{
+    pxr_status status = check_sequences(decoder, cache, x, sequences, sequence_count, error);
+    if (status != PXR_OK) return status;
+    int64_t needed = 0;
+    for (int64_t s = 0; s < sequence_count; s++) {
+        int64_t end;
+        if (__builtin_add_overflow(cache->length[sequences[s].row], sequences[s].count, &end)) end = INT64_MAX;
+        if (end > needed) needed = end;
+    }
+    if (needed > cache->capacity) /* some room ahead, so that steps of one token do not grow it each time */
+        status = pxr_kv_cache_reserve(cache, needed < INT64_MAX / 2 ? needed + needed / 4 + 64 : needed, error);
+    if (status != PXR_OK) return status;
+    if (x->size[0] <= CHUNK_ROWS) {
+        status = pxr_decoder_layers(decoder, cache, x, sequences, sequence_count, 0, decoder->config.layers, error);
+        for (int64_t s = 0; status == PXR_OK && s < sequence_count; s++)
+            cache->length[sequences[s].row] += sequences[s].count;
+        return status;
+    }
+    int64_t begin = 0, done = 0;
+    for (; status == PXR_OK && done < sequence_count; done++) {
+        const pxr_tensor rows = pxr_rows(x, begin, sequences[done].count);
+        const int64_t before = cache->length[sequences[done].row];
+        status = forward_in_chunks(decoder, cache, &rows, &sequences[done], error);
+        if (status != PXR_OK) cache->length[sequences[done].row] = before;
+        begin += sequences[done].count;
+    }
+    for (int64_t s = 0; status != PXR_OK && s + 1 < done; s++) cache->length[sequences[s].row] -= sequences[s].count;
+    return status;
+}
+
+pxr_status pxr_decoder_norm(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *x, pxr_error *error)
+{
+    const pxr_rms_norm_args norm = {.out = out, .x = x, .weight = &decoder->norm, .epsilon = decoder->config.epsilon};
+    return pxr_rms_norm(&norm, error);
+}
+
+pxr_status pxr_decoder_logits(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *hidden, pxr_error *error)
+{
+    return pxr_linear_layer(out, hidden, &decoder->lm_head, PXR_ACTIVATION_NONE, NULL, error);
+}

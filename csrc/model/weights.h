@@ -1,0 +1,29 @@
+/* Taking weights out of a map of tensors by name, with their shapes checked, onto the device that will use them. */
+#ifndef PXR_MODEL_WEIGHTS_H
+#define PXR_MODEL_WEIGHTS_H
+
+#include "core/tensor_map.h"
+#include "ops/ops.h"
+
+/** The weight called `name...` (a printf format), which must be a float tensor of the given shape; retained (on its
+ * own device) or uploaded (from the host) into `weight`. Errors: missing, another shape or type, naming the weight. */
+pxr_status pxr_weight(pxr_tensor *weight, const pxr_tensor_map *weights, pxr_device *device, int rank,
+                      const int64_t *size, pxr_error *error, const char *name, ...) PXR_PRINTF(7, 8);
+
+/* A linear layer's weight [out,in] and bias [out] (empty when the layer has none). */
+typedef struct pxr_linear_weights {
+    pxr_tensor weight, bias;
+} pxr_linear_weights;
+
+/** `prefix.weight` and, if wanted, `prefix.bias`. */
+pxr_status pxr_linear_weights_take(pxr_linear_weights *layer, const pxr_tensor_map *weights, pxr_device *device,
+                                   int64_t out, int64_t in, bool bias, pxr_error *error, const char *prefix);
+
+/** Gives both up. */
+void pxr_linear_weights_release(pxr_linear_weights *layer);
+
+/** out = activation(x weight^T + bias) + residual: pxr_linear with the layer's weights. */
+pxr_status pxr_linear_layer(const pxr_tensor *out, const pxr_tensor *x, const pxr_linear_weights *layer,
+                            pxr_activation activation, const pxr_tensor *residual, pxr_error *error);
+
+#endif

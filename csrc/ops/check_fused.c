@@ -1,0 +1,305 @@
+/* Checks of the fused ops' arguments; see check.h. */
+#include "ops/check.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- one tensor ------------------------------------------------------------------------------------------------ */
+
+typedef enum layout { ROWS_DENSE, CONTIGUOUS } layout;
+
+enum { FLOAT32 = 1u << PXR_F32, INT64 = 1u << PXR_I64, FLOATS = 1u << PXR_F32 | 1u << PXR_F16 | 1u << PXR_BF16 };
+
+typedef struct expectation {
+    const char *name; /* of the argument */
+    const pxr_tensor *tensor;
+    unsigned types; /* bits 1 << pxr_dtype */
+    layout layout;
+    int rank;
+    struct {
+        const char *name; /* how the size is called where it is free */
+        int64_t value;    /* -1: free */
+    } size[4];
+} expectation;
+
+enum { FREE = -1 };
+
+static const char *types_text(unsigned types)
+{
+    return types == FLOATS ? "float32, float16 or bfloat16" : types == INT64 ? "int64" : "float32";
+}
+
+static void shape_text(const expectation *expected, char *text, size_t capacity)
+{
+    size_t length = 0;
+    for (int i = 0; i < expected->rank && length < capacity; i++) {
+        const char *separator = i == 0 ? "[" : "x";
+        const int written = expected->size[i].value == FREE
+                                ? snprintf(text + length, capacity - length, "%s%s", separator, expected->size[i].name)
+                                : snprintf(text + length, capacity - length, "%s%lld", separator,
+                                           (long long)expected->size[i].value);
+        length += (size_t)written;
+    }
+    if (length < capacity) snprintf(text + length, capacity - length, "]");
+}
+
+static bool layout_fits(const pxr_tensor *tensor, layout wanted)
+{
+    return wanted == ROWS_DENSE ? pxr_tensor_rows_are_dense(tensor) : pxr_tensor_is_contiguous(tensor);
+}
+
+/* Checks one tensor; `device` is NULL for the first one of a call and is filled by it. */
+static pxr_status check_tensor(const char *op, const expectation *expected, pxr_device **device, pxr_error *error)
+{
+    const pxr_tensor *tensor = expected->tensor;
+    if (!tensor) return pxr_fail(error, PXR_ERROR_ARGUMENT, "%s: %s is missing", op, expected->name);
+    bool fits = tensor->rank == expected->rank && (expected->types >> tensor->dtype & 1u) != 0;
+    for (int i = 0; fits && i < expected->rank; i++)
+        fits = expected->size[i].value == FREE || expected->size[i].value == tensor->size[i];
+    char found[PXR_SHAPE_TEXT], wanted[PXR_SHAPE_TEXT];
+    pxr_tensor_shape_text(tensor, found);
+    if (!fits) {
+        shape_text(expected, wanted, sizeof wanted);
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "%s: %s is %s %s, expected %s %s", op, expected->name, found,
+                        pxr_dtype_name(tensor->dtype), wanted, types_text(expected->types));
+    }
+    if (!layout_fits(tensor, expected->layout))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "%s: %s %s must %s: make it contiguous first", op, expected->name,
+                        found,
+                        expected->layout == ROWS_DENSE ? "have dense rows (stride 1 in the last dim)"
+                                                       : "be contiguous");
+    pxr_device *holder = pxr_tensor_device(tensor);
+    if (!*device) *device = holder;
+    if (*device != holder)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "%s: %s is on %s, but out is on %s", op, expected->name,
+                        holder->name, (*device)->name);
+    return PXR_OK;
+}
+
+/* Checks `count` tensors, `out` first; absent optional ones are left out by the caller through `tensor` NULL and
+ * `types` 0. */
+static pxr_status check_tensors(const char *op, const expectation *expected, size_t count, pxr_device **device,
+                                pxr_error *error)
+{
+    *device = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (!expected[i].tensor && expected[i].types == 0) continue;
+        const pxr_status status = check_tensor(op, &expected[i], device, error);
+        if (status != PXR_OK) return status;
+    }
+    return PXR_OK;
+}
+
+#define CHECK_TENSORS(op, ...)                                                                                         \
+    check_tensors(op, (const expectation[]){__VA_ARGS__},                                                              \
+                  sizeof((const expectation[]){__VA_ARGS__}) / sizeof(expectation), device, error)
+
+/* Size `dim` of a tensor that may be missing or of a smaller rank: those are reported by check_tensor. */
+static int64_t size_of(const pxr_tensor *tensor, int dim)
+{
+    return tensor && tensor->rank > dim ? tensor->size[dim] : FREE;
+}
+
+/* The types of an optional argument. */
+static unsigned if_there(const pxr_tensor *tensor, unsigned types)
+{
+    return tensor ? types : 0;
+}
+
+/* ---- the ops --------------------------------------------------------------------------------------------------- */
+
+pxr_status pxr_check_linear(const pxr_linear_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->x, 0), depth = size_of(args->x, 1), columns = size_of(args->weight, 0);
+    const pxr_status status = CHECK_TENSORS(
+        "linear", {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"N", columns}}},
+        {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"K", depth}}},
+        {"weight", args->weight, FLOATS, ROWS_DENSE, 2, {{"N", columns}, {"K", depth}}},
+        {"bias", args->bias, if_there(args->bias, FLOATS), CONTIGUOUS, 1, {{"N", columns}}},
+        {"residual", args->residual, if_there(args->residual, FLOAT32), ROWS_DENSE, 2, {{"n", rows}, {"N", columns}}});
+    if (status != PXR_OK) return status;
+    if ((unsigned)args->activation >= PXR_ACTIVATION_COUNT)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "linear: there is no activation number %d", (int)args->activation);
+    return PXR_OK;
+}
+
+static pxr_status check_epsilon(const char *op, float epsilon, pxr_error *error)
+{
+    if (epsilon >= 0.0f) return PXR_OK;
+    return pxr_fail(error, PXR_ERROR_ARGUMENT, "%s: epsilon is %g, expected a number that is not negative", op,
+                    (double)epsilon);
+}
+
+pxr_status pxr_check_layer_norm(const pxr_layer_norm_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->x, 0), width = size_of(args->x, 1);
+    const pxr_status status = CHECK_TENSORS("layer_norm",
+                                            {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+                                            {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+                                            {"weight", args->weight, FLOATS, CONTIGUOUS, 1, {{"D", width}}},
+                                            {"bias", args->bias, FLOATS, CONTIGUOUS, 1, {{"D", width}}});
+    return status != PXR_OK ? status : check_epsilon("layer_norm", args->epsilon, error);
+}
+
+pxr_status pxr_check_rms_norm(const pxr_rms_norm_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->x, 0), width = size_of(args->x, 1);
+    const pxr_status status = CHECK_TENSORS("rms_norm",
+                                            {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+                                            {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+                                            {"weight", args->weight, FLOATS, CONTIGUOUS, 1, {{"D", width}}});
+    return status != PXR_OK ? status : check_epsilon("rms_norm", args->epsilon, error);
+}
+
+pxr_status pxr_check_rope(const pxr_rope_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->out, 0), head_dim = size_of(args->out, 2), half = head_dim / 2;
+    const pxr_status status = CHECK_TENSORS(
+        "rope", {"out", args->out, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}},
+        {"cos", args->cos, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"head_dim/2", half}}},
+        {"sin", args->sin, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"head_dim/2", half}}});
+    if (status != PXR_OK) return status;
+    if (head_dim % 2 != 0)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "rope: head_dim is %lld, expected an even number",
+                        (long long)head_dim);
+    return PXR_OK;
+}
+
+/* Rows begin .. begin + count - 1 of `rows`. */
+static bool range_fits(int64_t begin, int64_t count, int64_t rows)
+{
+    return begin >= 0 && count >= 0 && begin <= rows && count <= rows - begin;
+}
+
+static pxr_status check_segment(const pxr_attention_args *args, int64_t index, pxr_error *error)
+{
+    const pxr_attention_segment *segment = &args->segments[index];
+    const bool batched = args->k->rank == 4;
+    const int64_t queries = args->q->size[0], keys = args->k->size[batched ? 1 : 0];
+    const int64_t batches = batched ? args->k->size[0] : 1;
+    const long long number = (long long)index;
+    if (!range_fits(segment->query_begin, segment->query_count, queries))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                        "attention: segment %lld has %lld queries from row %lld, q has %lld rows", number,
+                        (long long)segment->query_count, (long long)segment->query_begin, (long long)queries);
+    if (!range_fits(segment->key_begin, segment->key_count, keys))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                        "attention: segment %lld has %lld keys from row %lld, k has %lld rows", number,
+                        (long long)segment->key_count, (long long)segment->key_begin, (long long)keys);
+    if (segment->batch < 0 || segment->batch >= batches)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: segment %lld is of batch %lld, there are %lld", number,
+                        (long long)segment->batch, (long long)batches);
+    if (segment->query_count > 0 && segment->key_count < (args->causal ? segment->query_count : 1))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: segment %lld has %lld queries but only %lld keys",
+                        number, (long long)segment->query_count, (long long)segment->key_count);
+    return PXR_OK;
+}
+
+pxr_status pxr_check_attention(const pxr_attention_args *args, pxr_device **device, pxr_error *error)
+{
+    enum { HEAD_DIM_MAX = 160 };
+    const bool batched = args->k && args->k->rank == 4;
+    const int64_t rows = size_of(args->q, 0), heads = size_of(args->q, 1), head_dim = size_of(args->q, 2);
+    const int64_t first = size_of(args->k, 0), second = size_of(args->k, 1), third = size_of(args->k, 2);
+    pxr_status status = CHECK_TENSORS(
+        "attention",
+        {"out", args->out, FLOAT32, ROWS_DENSE, 3, {{"n", rows}, {"heads", heads}, {"head_dim", head_dim}}},
+        {"q", args->q, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}});
+    if (status != PXR_OK) return status;
+    pxr_device *other = *device;
+    for (int i = 0; status == PXR_OK && i < 2; i++) {
+        const expectation plain = {i ? "v" : "k",
+                                   i ? args->v : args->k,
+                                   FLOAT32,
+                                   ROWS_DENSE,
+                                   3,
+                                   {{"m", i ? first : FREE}, {"kv_heads", i ? second : FREE}, {"head_dim", head_dim}}};
+        const expectation with_batch = {plain.name,
+                                        plain.tensor,
+                                        FLOAT32,
+                                        ROWS_DENSE,
+                                        4,
+                                        {{"batch", i ? first : FREE},
+                                         {"m", i ? second : FREE},
+                                         {"kv_heads", i ? third : FREE},
+                                         {"head_dim", head_dim}}};
+        status = check_tensor("attention", batched ? &with_batch : &plain, &other, error);
+    }
+    if (status != PXR_OK) return status;
+    const int64_t kv_heads = batched ? third : second;
+    if (kv_heads < 1 || heads % kv_heads != 0)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: %lld heads of q are not a multiple of %lld heads of k",
+                        (long long)heads, (long long)kv_heads);
+    if (head_dim < 1 || head_dim > HEAD_DIM_MAX)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: head_dim is %lld, expected 1 to %d", (long long)head_dim,
+                        HEAD_DIM_MAX);
+    if (args->segment_count > 0 && !args->segments)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: segments is missing");
+    for (int64_t i = 0; status == PXR_OK && i < args->segment_count; i++) status = check_segment(args, i, error);
+    return status;
+}
+
+pxr_status pxr_check_silu_mul(const pxr_silu_mul_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->gate, 0), width = size_of(args->gate, 1);
+    return CHECK_TENSORS("silu_mul", {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"F", width}}},
+                         {"gate", args->gate, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"F", width}}},
+                         {"up", args->up, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"F", width}}});
+}
+
+pxr_status pxr_check_embedding(const pxr_embedding_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->ids, 0), width = size_of(args->table, 1);
+    return CHECK_TENSORS("embedding", {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+                         {"table", args->table, FLOATS, ROWS_DENSE, 2, {{"V", FREE}, {"D", width}}},
+                         {"ids", args->ids, INT64, CONTIGUOUS, 1, {{"n", FREE}}});
+}
+
+pxr_status pxr_check_kmeans(const pxr_kmeans_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t count = size_of(args->points, 0), width = size_of(args->points, 1),
+                  clusters = size_of(args->start, 0);
+    const pxr_status status = CHECK_TENSORS(
+        "kmeans", {"out", args->out, FLOAT32, CONTIGUOUS, 2, {{"k", clusters}, {"E", width}}},
+        {"points", args->points, FLOAT32, CONTIGUOUS, 2, {{"n", FREE}, {"E", FREE}}},
+        {"start", args->start, INT64, CONTIGUOUS, 1, {{"k", FREE}}},
+        {"assignment", args->assignment, if_there(args->assignment, INT64), CONTIGUOUS, 1, {{"n", count}}});
+    if (status != PXR_OK) return status;
+    if (clusters < 1 || clusters > count)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                        "kmeans: %lld clusters of %lld points, expected 1 to as many as points", (long long)clusters,
+                        (long long)count);
+    if (args->rounds < 1)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "kmeans: rounds is %d, expected at least 1", args->rounds);
+    return PXR_OK;
+}
+
+pxr_status pxr_check_sample(const pxr_sample_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->logits, 0), vocabulary = size_of(args->logits, 1);
+    const pxr_status status =
+        CHECK_TENSORS("sample", {"out", args->out, INT64, CONTIGUOUS, 1, {{"n", rows}}},
+                      {"logits", args->logits, FLOAT32, ROWS_DENSE, 2, {{"n", FREE}, {"V", FREE}}},
+                      {"probabilities",
+                       args->probabilities,
+                       if_there(args->probabilities, FLOAT32),
+                       CONTIGUOUS,
+                       2,
+                       {{"n", rows}, {"V", vocabulary}}});
+    if (status != PXR_OK) return status;
+    if (vocabulary < 1) return pxr_fail(error, PXR_ERROR_ARGUMENT, "sample: there are no logits in a row");
+    if (!(args->temperature >= 0.0f))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "sample: temperature is %g, expected 0 (greedy) or more",
+                        (double)args->temperature);
+    if (args->top_k < 0)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "sample: top_k is %lld, expected 0 (off) or more",
+                        (long long)args->top_k);
+    if (!(args->top_p >= 0.0f && args->top_p <= 1.0f))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "sample: top_p is %g, expected 0 to 1", (double)args->top_p);
+    if (!(args->repetition_penalty >= 0.0f))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "sample: repetition_penalty is %g, expected 0 (off) or more",
+                        (double)args->repetition_penalty);
+    if (!args->generated != !args->generated_count)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "sample: generated and generated_count come together");
+    return PXR_OK;
+}

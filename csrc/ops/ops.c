@@ -1,0 +1,17 @@
+/* The checked entry points of the op API; see ops.h. Each calls its check and then the backend's slot. */
+#include "ops/ops.h"
+
+#include "ops/backend.h"
+#include "ops/check.h"
+
+#define PXR_OP(op)                                                                                                     \
+    pxr_status pxr_##op(const pxr_##op##_args *args, pxr_error *error)                                                 \
+    {                                                                                                                  \
+        pxr_device *device = NULL;                                                                                     \
+        const pxr_status status = pxr_check_##op(args, &device, error);                                                \
+        if (status != PXR_OK) return status;                                                                           \
+        if (!device->backend->op) return pxr_fail(error, PXR_ERROR_UNSUPPORTED, #op " is not on %s", device->name);    \
+        return device->backend->op(device, args, error);                                                               \
+    }
+#define PXR_PRIMITIVE(op) PXR_OP(op)
+#include "ops/ops.def"

@@ -1,0 +1,62 @@
+--- What `pixelrefer info` says of a checkpoint, a picture or a video.
+-- @module pixelrefer.cli.info
+local checkpoint = require "pixelrefer.checkpoint"
+local core = require "pixelrefer.core"
+local layout = require "pixelrefer.layout"
+local media = require "pixelrefer.media"
+
+local function describe_types(tensors)
+    local bytes, names = {}, {}
+    for _, tensor in pairs(tensors) do
+        local dtype = tensor:dtype()
+        if not bytes[dtype] then names[#names + 1] = dtype end
+        bytes[dtype] = (bytes[dtype] or 0) + tensor:nElement()
+    end
+    table.sort(names)
+    for i, name in ipairs(names) do names[i] = ("%s (%.1f M values)"):format(name, bytes[name] / 1e6) end
+    return table.concat(names, ", ")
+end
+
+local function checkpoint_rows(path)
+    local files = checkpoint.open(path)
+    local parts = layout.read(files)
+    local config, vision = parts.config, parts.config.vision_encoder_config
+    local per_token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    return {
+        { "framework", parts.framework == "object_only" and "Object-Only (PixelRefer-Lite)"
+                       or "Vision-Object (PixelRefer)" },
+        { "directory", files.path },
+        { "vision encoder", ("%d layers, width %d, %d heads, MLP %d, patch %d"):format(
+            vision.num_hidden_layers, vision.hidden_size, vision.num_attention_heads, vision.intermediate_size,
+            vision.patch_size) },
+        { "decoder", ("%d layers, width %d, %d heads (%d for keys), MLP %d, vocabulary %d"):format(
+            config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads,
+            config.intermediate_size, config.vocab_size) },
+        { "mask_num", config.mask_num },
+        { "context", ("%d tokens"):format(config.max_position_embeddings) },
+        { "weights", describe_types(files.tensors) },
+        { "memory", ("%.1f MiB of weights (mapped), %.1f KiB a token of context"):format(files.bytes / 2 ^ 20,
+                                                                                      per_token / 1024) },
+    }
+end
+
+local function media_rows(path)
+    local found = media.info(path)
+    local rows = { { "kind", found.kind }, { "size", ("%d x %d"):format(found.width, found.height) } }
+    if found.kind == "video" then
+        rows[#rows + 1] = { "frames", found.frames }
+        rows[#rows + 1] = { "rate", ("%.6g frames/s"):format(found.fps) }
+        if found.duration then rows[#rows + 1] = { "duration", ("%.6g s"):format(found.duration) } end
+        if found.codec then rows[#rows + 1] = { "codec", found.codec } end
+        if found.rotation and found.rotation ~= 0 then rows[#rows + 1] = { "rotation", found.rotation } end
+    end
+    return rows
+end
+
+--- Rows {name, value} about a path or a checkpoint's name.
+-- @tparam string path
+-- @treturn table
+return function(path)
+    if core.path_kind(path .. "/config.json") or not core.path_kind(path) then return checkpoint_rows(path) end
+    return media_rows(path)
+end

@@ -1,0 +1,305 @@
+--- The command line.
+--
+-- Nothing but the answer goes to stdout; progress and errors go to stderr. Exit codes: 0, 1 for an error, 2 for wrong
+-- usage, 130 when Ctrl-C stopped the work.
+-- @module pixelrefer.cli
+local arguments = require "pixelrefer.cli.arguments"
+local options = require "pixelrefer.options"
+local progress = require "pixelrefer.cli.progress"
+local regions = require "pixelrefer.cli.regions"
+
+local cli = {}
+
+local USAGE = [[
+usage:
+  pixelrefer describe MEDIA [--model DIR] REGION...            one answer per region
+  pixelrefer ask [MEDIA] "PROMPT with <region>" REGION...      one answer about all of them
+  pixelrefer info DIR | MEDIA                                  what is in a checkpoint, a picture, a video
+  pixelrefer tokenize --model DIR TEXT|-                       ids on one line (--decode: back to text)
+  pixelrefer draw MEDIA REGION... -o out.png                   the picture with its regions
+  pixelrefer run SCRIPT.lua [ARGUMENT...]                      a script with the library's paths set
+
+REGION: --box x0,y0,x1,y1 | --mask file.png | --rle file.json | --polygon "x,y x,y x,y"
+        on a video each begins with its frame, as in --mask 12:dog.png;
+        one object in several frames joins them with ";": --mask "0:a.png;12:b.png"
+
+options:
+  --model DIR              checkpoint directory, or the name of one in the caches
+  --tokenizer NAME|FILE.lua                                    the object tokenizer, in place of SAOT
+  --prompt TEXT            describe: the question (default "Describe <region> in detail.")
+  --json                   text, ids, tokens of each region, seconds of each stage
+  --stream                 print the answer as it comes
+  --sample --temperature X --top-k N --top-p X --repetition-penalty X --seed N --max-new-tokens N
+  --local-crop own|first   Lite: each region its own crop, or the reference's first
+  --fps X --max-frames N --start S --end S                     how a video is sampled
+  --threads N --device NAME
+]]
+
+local GENERATION = {
+    sample = "flag", temperature = "number", ["top-k"] = "integer", ["top-p"] = "number",
+    ["repetition-penalty"] = "number", seed = "integer", ["max-new-tokens"] = "integer", ["local-crop"] = "string",
+}
+local MEDIA = { fps = "number", ["max-frames"] = "integer", start = "number", ["end"] = "number" }
+local MODEL = { model = "path", threads = "integer", device = "string" }
+local TOKENIZER = { tokenizer = "path" }
+local OUTPUT = { json = "flag", stream = "flag" }
+
+local function merged(...)
+    local spec = { help = "flag" }
+    for _, part in ipairs { ... } do
+        for name, kind in pairs(part) do spec[name] = kind end
+    end
+    return spec
+end
+
+-- Writes to stdout; a full disk is an error.
+local function write(...)
+    local ok, reason = io.stdout:write(...)
+    if ok then ok, reason = io.stdout:flush() end
+    if not ok then error("stdout: " .. tostring(reason), 0) end
+end
+
+local function pick(given, spec)
+    local picked = {}
+    for name in pairs(spec) do
+        local key = name:gsub("%-", "_")
+        picked[key] = given[key]
+    end
+    return picked
+end
+
+local function need_model(given)
+    if not given.model then arguments.fail("--model DIR is missing") end
+    return given.model
+end
+
+local function load_model(given)
+    local model = require "pixelrefer.model"
+    progress.show("loading %s", need_model(given))
+    return model.load(given.model, {
+        device = given.device, threads = given.threads, tokenizer = given.tokenizer,
+    })
+end
+
+-- The picture or video that a path names. PixelRefer-Lite sees only the frames that carry masks.
+local function open_media(path, given, model)
+    local media = require "pixelrefer.media"
+    if path == "" then arguments.fail("a picture or video expected, found ''") end
+    progress.show("opening %s", path)
+    if media.kind(path) == "image" then
+        for name in pairs(MEDIA) do
+            if given[(name:gsub("%-", "_"))] then arguments.fail("--%s: %s is a picture, not a video", name, path) end
+        end
+        return media.load(path).image
+    end
+    local sampling = pick(given, MEDIA)
+    if #given.repeated > 0 then
+        sampling.frame_ids = regions.frames(given.repeated)
+        if model and model.framework == "object_only" and next(pick(given, MEDIA)) == nil then sampling.way = "ids" end
+    end
+    return media.load(path, sampling).video
+end
+
+local function generation_options(given)
+    local generation = pick(given, GENERATION)
+    generation.progress = function(tokens) progress.show("%d tokens", tokens) end
+    return generation
+end
+
+local function answer_json(answer)
+    local json = require "pixelrefer.json"
+    return json.encode {
+        text = answer.text,
+        ids = json.array(answer.ids),
+        tokens = json.array(answer.tokens),
+        seconds = answer.seconds,
+        prompt_tokens = answer.prompt_tokens,
+        stopped = answer.stopped,
+    }
+end
+
+-- Asks one question and prints the answer; true when Ctrl-C stopped it.
+local function print_answer(scene, text, list, given)
+    local generation = generation_options(given)
+    progress.show("reading the prompt")
+    local answer
+    if given.stream and not given.json then
+        generation.progress = nil
+        local pieces
+        pieces, answer = scene:stream(text, list, generation)
+        progress.clear()
+        require("pixelrefer.core").interruptible(function()
+            for piece in pieces do write(piece) end
+        end)
+        write("\n")
+    else
+        answer = scene:ask(text, list, generation)
+        progress.clear()
+        answer.seconds.encode = scene.seconds and scene.seconds.encode
+        write(given.json and answer_json(answer) or answer.text, "\n")
+    end
+    return answer.stopped == "interrupted"
+end
+
+local commands = {}
+
+commands.describe = {
+    spec = merged(MODEL, TOKENIZER, GENERATION, MEDIA, OUTPUT, regions.OPTIONS, { prompt = "string" }),
+    run = function(given, words)
+        if #words ~= 1 then arguments.fail("describe takes one picture or video, found %d", #words) end
+        if #given.repeated == 0 then arguments.fail("describe needs a region: --box, --mask, --rle or --polygon") end
+        local model = load_model(given)
+        local media = open_media(words[1], given, model)
+        local list = regions.read(given.repeated, media)
+        progress.show("encoding")
+        local scene = model:encode(media)
+        local text = given.prompt or "Describe <region> in detail."
+        for _, region in ipairs(list) do
+            if print_answer(scene, text, { region }, given) then return 130 end
+        end
+        return 0
+    end,
+}
+
+commands.ask = {
+    spec = merged(MODEL, TOKENIZER, GENERATION, MEDIA, OUTPUT, regions.OPTIONS),
+    run = function(given, words)
+        if #words < 1 or #words > 2 then arguments.fail("ask takes a picture or video (or none) and a question") end
+        if #words == 1 and #given.repeated > 0 then arguments.fail("regions without a picture or video") end
+        local model, text = load_model(given), words[#words]
+        if #words == 1 then return print_answer(model:text(), text, {}, given) and 130 or 0 end
+        local media = open_media(words[1], given, model)
+        local list = regions.read(given.repeated, media)
+        progress.show("encoding")
+        return print_answer(model:encode(media), text, list, given) and 130 or 0
+    end,
+}
+
+commands.info = {
+    spec = merged({ json = "flag" }),
+    run = function(given, words)
+        if #words ~= 1 then arguments.fail("info takes one checkpoint directory, picture or video") end
+        if words[1] == "" then arguments.fail("a checkpoint directory, picture or video expected, found ''") end
+        local rows = require("pixelrefer.cli.info")(words[1])
+        if given.json then
+            local record = {}
+            for _, row in ipairs(rows) do record[row[1]] = row[2] end
+            write(require("pixelrefer.json").encode(record), "\n")
+        else
+            for _, row in ipairs(rows) do write(("%-18s %s\n"):format(row[1], tostring(row[2]))) end
+        end
+        return 0
+    end,
+}
+
+commands.tokenize = {
+    spec = merged({ model = "path", decode = "flag" }),
+    run = function(given, words)
+        if #words ~= 1 then arguments.fail("tokenize takes one text, or - for standard input") end
+        local text = words[1] == "-" and io.stdin:read("*a") or words[1]
+        local checkpoint = require "pixelrefer.checkpoint"
+        local tokenizer = require("pixelrefer.tokenizer").load(checkpoint.resolve(need_model(given)))
+        if given.decode then
+            local ids = {}
+            for word in text:gmatch("%S+") do
+                local id = tonumber(word)
+                if not id or id ~= math.floor(id) then
+                    arguments.fail("--decode: token ids expected, found '%s'", word)
+                end
+                ids[#ids + 1] = id
+            end
+            write(tokenizer:decode(ids), "\n")
+        else
+            write(table.concat(tokenizer:encode(text), " "), "\n")
+        end
+        return 0
+    end,
+}
+
+commands.draw = {
+    spec = merged(MEDIA, regions.OPTIONS, { out = "path" }),
+    run = function(given, words)
+        if #words ~= 1 then arguments.fail("draw takes one picture or video") end
+        if not given.out then arguments.fail("draw needs -o out.png") end
+        local media = open_media(words[1], given)
+        local draw, image = require "pixelrefer.draw", require "pixelrefer.image"
+        local list, picture = regions.read(given.repeated, media), media
+        local masks = {}
+        if type(media) ~= "userdata" then -- a video: the frame of the first region, and the regions on it
+            local first = list[1] and (list[1].frame or list[1][1].frame)
+            picture = first and media:frame(first) or media.frames[1]
+            for _, region in ipairs(list) do
+                for _, part in ipairs(region.mask and { region } or region) do
+                    if part.frame == first then masks[#masks + 1] = part.mask end
+                end
+            end
+        else
+            masks = list
+        end
+        image.save(given.out, draw.overlay(picture, masks))
+        progress.clear()
+        return 0
+    end,
+}
+
+local function run_script(words)
+    local script = words[1]
+    if not script then arguments.fail("run takes a script") end
+    local own = { [0] = script }
+    for i = 2, #words do own[i - 1] = words[i] end
+    _G.arg = own
+    local chunk, reason = loadfile(script)
+    if not chunk then error(reason, 0) end
+    chunk(unpack(own))
+    return 0
+end
+
+-- Runs the command and returns the exit code.
+local function dispatch(words)
+    local name = table.remove(words, 1)
+    if not name or name == "help" or name == "--help" or name == "-h" then
+        write(USAGE)
+        return name and 0 or 2
+    end
+    if name == "run" then return run_script(words) end
+    local command = commands[name]
+    if not command then
+        local known = { "run" }
+        for other in pairs(commands) do known[#known + 1] = other end
+        arguments.fail("unknown command '%s'%s", name, options.hint(name, known))
+    end
+    local given, rest = arguments.parse(words, command.spec)
+    if given.help then
+        write(USAGE)
+        return 0
+    end
+    return command.run(given, rest)
+end
+
+--- Runs a command line.
+-- @tparam table words as the global `arg`
+-- @treturn int exit code
+function cli.main(words)
+    local copy = {}
+    for i = 1, #words do copy[i] = words[i] end
+    local ok, result = xpcall(dispatch, function(reason)
+        if os.getenv("PIXELREFER_TRACEBACK") then return debug.traceback(tostring(reason), 2) end
+        return reason
+    end, copy)
+    progress.clear()
+    if ok then return result end
+    local message = tostring(result)
+    if message:sub(1, #arguments.USAGE) == arguments.USAGE then
+        io.stderr:write("pixelrefer: ", message:sub(#arguments.USAGE + 1), "\n",
+                        "try 'pixelrefer --help'\n")
+        return 2
+    end
+    if message:find("interrupted", 1, true) and #message < 200 then
+        io.stderr:write("pixelrefer: interrupted\n")
+        return 130
+    end
+    io.stderr:write("pixelrefer: ", (message:gsub("^[^:\n]+%.lua:%d+: ", "")), "\n")
+    return 1
+end
+
+return cli

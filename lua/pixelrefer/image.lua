@@ -1,0 +1,75 @@
+--- Pictures: uint8 Tensors [h,w,3], RGB, from files and back.
+--
+--     local image = require "pixelrefer.image"
+--     local street = image.load("street.jpg")
+--     image.save("small.png", image.resize(street, 224, 224))
+--
+-- @module pixelrefer.image
+local core = require "pixelrefer.core"
+local tensor = require "pixelrefer.tensor"
+
+local image = {}
+
+local KINDS = { pillow_bicubic = true, opencv_linear = true, opencv_area = true, torch_bilinear = true }
+
+local function check_path(where, path)
+    if type(path) ~= "string" then error(("%s: a path expected, got %s"):format(where, type(path)), 3) end
+end
+
+local function check_picture(where, picture)
+    if not tensor.isTensor(picture) then
+        error(("%s: a Tensor expected, got %s"):format(where, type(picture)), 3)
+    end
+    return picture:contiguous()
+end
+
+--- Loads a picture: JPEG and PNG, and everything else that FFmpeg reads as a picture (WebP, BMP, TIFF ...). The EXIF
+-- orientation is applied, grey widened, alpha dropped, 16 bits a channel cut to the upper 8.
+-- @tparam string path
+-- @treturn Tensor uint8 [h,w,3]
+-- @raise a file that is missing, cut off, damaged or no picture; sides above 65535 pixels
+function image.load(path)
+    check_path("image.load", path)
+    if core.picture_format(path) == "other" then return core.read_picture(path) end
+    return core.read_image(path)
+end
+
+--- Decodes JPEG or PNG bytes, as @{load} does a file.
+-- @tparam string bytes
+-- @treturn Tensor uint8 [h,w,3]
+function image.decode(bytes)
+    if type(bytes) ~= "string" then error("image.decode: a string expected, got " .. type(bytes), 2) end
+    return core.decode_image(bytes)
+end
+
+--- Saves a picture as PNG; the file is there whole or not at all.
+-- @tparam string path
+-- @tparam Tensor picture uint8 [h,w,3], or [h,w] for grey
+function image.save(path, picture)
+    check_path("image.save", path)
+    core.write_png(path, check_picture("image.save", picture))
+end
+
+--- A picture as PNG bytes.
+-- @tparam Tensor picture uint8 [h,w,3], or [h,w] for grey
+-- @treturn string
+function image.encode(picture)
+    return core.encode_png(check_picture("image.encode", picture))
+end
+
+--- Resizes a picture, bit for bit as one of the libraries that the reference uses.
+-- @tparam Tensor picture uint8 [h,w] or [h,w,channels]; for "opencv_linear" also float32
+-- @tparam int height
+-- @tparam int width
+-- @tparam[opt="pillow_bicubic"] string kind "pillow_bicubic", "opencv_linear", "opencv_area" or "torch_bilinear"
+-- @treturn Tensor
+function image.resize(picture, height, width, kind)
+    picture = check_picture("image.resize", picture)
+    if kind ~= nil and not KINDS[kind] then
+        error(("image.resize: no kind '%s', expected pillow_bicubic, opencv_linear, opencv_area or torch_bilinear")
+              :format(tostring(kind)), 2)
+    end
+    return core.resize(picture, height, width, kind)
+end
+
+return image

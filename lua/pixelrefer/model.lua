@@ -1,0 +1,157 @@
+--- A model: immutable weights, from which scenes and sessions are made.
+-- @module pixelrefer.model
+local checkpoint = require "pixelrefer.checkpoint"
+local core = require "pixelrefer.core"
+local generation = require "pixelrefer.generation"
+local layout = require "pixelrefer.layout"
+local object_tokenizer = require "pixelrefer.object_tokenizer"
+local options = require "pixelrefer.options"
+local Scene = require "pixelrefer.scene"
+local Session = require "pixelrefer.session"
+local tensor = require "pixelrefer.tensor"
+local tokenizer = require "pixelrefer.tokenizer"
+
+local Model = {}
+Model.__index = Model
+
+local PIPELINES = {
+    vision_object = require "pixelrefer.pipelines.vision_object",
+    object_only = require "pixelrefer.pipelines.object_only",
+}
+
+local LOAD_OPTIONS = {
+    device = "string", threads = { type = "integer", min = 1, max = 256 }, tokenizer = "string|table|function",
+}
+
+-- The decoder's inputs for pictures and regions are found by token.
+local function special_id(text, name, path)
+    local id = text:id(name)
+    if not id then error(("%s: the tokenizer has no token '%s'"):format(path, name), 0) end
+    return id
+end
+
+--- Loads a checkpoint directory (or a name found in the caches).
+-- @tparam string name
+-- @tparam[opt] table given device ("cpu"), threads, tokenizer (the object tokenizer in place of SAOT: see
+--   `object_tokenizer.new`)
+-- @treturn Model
+function Model.load(name, given)
+    given = options.check(given, LOAD_OPTIONS, "load")
+    local device = given.device or "cpu"
+    if given.threads then core.threads(given.threads) end
+    local files = checkpoint.open(name)
+    local parts = layout.read(files)
+    local config, weights = parts.config, parts.weights
+    config.framework = parts.framework
+    local self = setmetatable({
+        path = files.path,
+        framework = parts.framework,
+        pipeline = PIPELINES[parts.framework],
+        config = config,
+        weights = weights,
+        generation_config = generation.read(files.generation_config, files.path .. "/generation_config.json"),
+        device = device,
+        bytes = files.bytes,
+    }, Model)
+    self.tokenizer = tokenizer.load(files.path)
+    self.image_id = special_id(self.tokenizer, "<image>", files.path)
+    self.region_id = special_id(self.tokenizer, "<REGION>", files.path)
+    self.is_end = {}
+    for _, id in ipairs(config.eos_token_ids) do self.is_end[id] = true end
+
+    local hidden = config.vision_encoder_config.hidden_size
+    self.encoder = core.vision_encoder(config.vision_encoder_config, weights.vision_encoder, device)
+    self.projector = core.projector(hidden, config.hidden_size, config.mm_projector_depth, "readout", weights.projector,
+                                    device)
+    self.object_tokenizer = object_tokenizer.new(given.tokenizer, config, weights.object_tokenizer, device)
+    if self.framework == "object_only" then self.infusion = core.infusion(hidden, weights.infusion, device) end
+    self.decoder = core.decoder(config, weights.decoder, device)
+    return self
+end
+
+local function is_video(media)
+    return type(media.frames) == "table" and type(media.times) == "table" and type(media.frame) == "function"
+end
+
+--- The same model with another object tokenizer; everything else is shared.
+-- @param given as the option `tokenizer` of `load`
+-- @treturn Model
+function Model:withTokenizer(given)
+    local other = {}
+    for key, value in pairs(self) do other[key] = value end
+    other.object_tokenizer = object_tokenizer.new(given, self.config, self.weights.object_tokenizer, self.device)
+    return setmetatable(other, Model)
+end
+
+-- What a scene needs of an image (Tensor or path) or a Video.
+local function open_media(media)
+    if type(media) == "string" then
+        local loaded = require("pixelrefer.media").load(media)
+        media = loaded.image or loaded.video
+    end
+    if tensor.isTensor(media) then media = { media } end
+    if type(media) ~= "table" or (#media == 0 and not is_video(media)) then
+        error("encode: an image (tensor or path), a list of images or a video expected, found " .. type(media), 0)
+    end
+    if #media > 0 then
+        local list = {}
+        for i, picture in ipairs(media) do
+            if not tensor.isTensor(picture) then
+                error(("encode: image %d: a uint8 tensor [h,w,3] expected, found %s"):format(i, type(picture)), 0)
+            elseif picture:dim() ~= 3 or picture:size(3) ~= 3 or picture:nElement() == 0
+                or picture:dtype() ~= "uint8" then
+                error(("encode: image %d: a uint8 tensor [h,w,3] expected, found %s [%s]"):format(i, picture:dtype(),
+                    table.concat(picture:size(), "x")), 0)
+            end
+            list[i] = picture:contiguous()
+        end
+        return { kind = "image", pictures = list }
+    end
+    return {
+        kind = "video",
+        pictures = media.frames,
+        times = media.times,
+        frame = function(index) return media:frame(index) end,
+    }
+end
+
+--- Encodes an image or a video once.
+-- @param media an image (uint8 Tensor [h,w,3]), a list of images, a Video, or a path
+-- @tparam[opt] table given `inspect(stage, value)`
+-- @treturn Scene
+function Model:encode(media, given)
+    given = options.check(given, { inspect = "function" }, "encode")
+    local opened = open_media(media)
+    local started = core.tick()
+    local encoded = self.pipeline.encode(self, opened.pictures, opened.kind, Session.watcher(given.inspect))
+    local scene = Scene.new(self, opened, encoded)
+    scene.seconds = { encode = core.tick() - started }
+    return scene
+end
+
+--- A scene without a picture, for conversations in text alone.
+-- @treturn Scene
+function Model:text()
+    return Scene.new(self, { kind = "text", pictures = {} }, {})
+end
+
+--- Asks about no picture at all.
+-- @tparam string text
+-- @tparam[opt] table given as `session:ask`
+-- @treturn Answer
+function Model:ask(text, given)
+    return self:text():ask(text, {}, given)
+end
+
+--- Describes regions of an image or video, each in a call of its own.
+-- @param media as for `encode`
+-- @tparam table|Tensor regions one mask or a list of them
+-- @tparam[opt] table given as `scene:describe`
+-- @treturn table|Answer a list of answers; for one mask its answer
+function Model:describe(media, regions, given)
+    local answers = self:encode(media):describe(regions, given)
+    if type(regions) == "userdata" then return answers[1] end
+    return answers
+end
+
+return Model

@@ -1,0 +1,377 @@
+--- A conversation about a scene: a timeline of keys and values that goes on from turn to turn.
+--
+--     local session = scene:session()
+--     print(session:ask("What is <region>?", { dog }))
+--     print(session:ask("And what does it do?"))
+--
+-- @module pixelrefer.session
+local core = require "pixelrefer.core"
+local generation = require "pixelrefer.generation"
+local options = require "pixelrefer.options"
+local prompt = require "pixelrefer.prompt"
+local tensor = require "pixelrefer.tensor"
+
+local Session = {}
+Session.__index = Session
+
+-- What `ask`, `stream` and `score` accept besides generation's options.
+local ASK_OPTIONS = { inspect = "function", local_crop = { "own", "first" }, progress = "function" }
+for name, kind in pairs(generation.OPTIONS) do ASK_OPTIONS[name] = kind end
+
+local Answer = {}
+Answer.__index = Answer
+Answer.__tostring = function(answer) return answer.text end
+
+--- A session on a scene; `scene:session()` is the way to get one.
+-- @tparam Scene scene
+-- @treturn Session
+function Session.new(scene)
+    return setmetatable({ scene = scene, model = scene.model, ids = {}, cache = nil, last = nil }, Session)
+end
+
+-- A function that shows a stage to the user's `inspect` and takes what it returns in place of the value.
+local function watcher(inspect)
+    local stage = { watched = inspect ~= nil }
+    return setmetatable(stage, {
+        __call = function(_, name, value)
+            local replacement = inspect and inspect(name, value)
+            if replacement == nil then return value end
+            return replacement
+        end,
+    })
+end
+Session.watcher = watcher
+
+local function clock(answer, name, work, ...)
+    local started = core.tick()
+    local result = { work(...) }
+    answer.seconds[name] = (answer.seconds[name] or 0) + core.tick() - started
+    return unpack(result)
+end
+
+-- ---- the decoder's input ----------------------------------------------------------------------------------------
+
+-- Ids of a new turn. The first begins the chat; a later one first closes the answer before it, whose last token is
+-- not in the cache yet.
+local function turn_ids(session, chat)
+    local tokenizer = session.model.tokenizer
+    if not session.cache then return tokenizer:encode(chat) end
+    local ids = { session.last } -- none when the answer was left before its first token
+    local closing = tokenizer:id("<|im_end|>")
+    if session.last ~= closing then
+        ids[session.model.is_end[session.last] and 1 or #ids + 1] = closing
+    end
+    for _, id in ipairs(tokenizer:encode("\n" .. chat)) do ids[#ids + 1] = id end
+    return ids
+end
+
+-- Rows of `embeds` at the positions of token `name` become `rows`, in order.
+local function replace_rows(embeds, ids, id, rows, what)
+    local at = {}
+    for position, value in ipairs(ids) do
+        if value == id then at[#at + 1] = position end
+    end
+    local count = rows and rows:size(1) or 0
+    if #at ~= count then
+        error(("the prompt has %d places for %s, but there are %d"):format(#at, what, count), 0)
+    end
+    local first = 1
+    while first <= #at do -- runs of neighbours are copied at once
+        local last = first
+        while at[last + 1] == at[last] + 1 do last = last + 1 end
+        embeds:narrow(1, at[first], last - first + 1):copy_(rows:narrow(1, first, last - first + 1))
+        first = last + 1
+    end
+end
+
+-- The turn's embeddings: token rows, with visual and object tokens in their places.
+local function embed(session, ids, visual_tokens, object_tokens, stage)
+    local model = session.model
+    local sequence = stage("prompt_ids", tensor.fromTable(ids, "int64"))
+    local embeds = model.decoder:embed(sequence)
+    replace_rows(embeds, ids, model.image_id, visual_tokens, "visual tokens")
+    replace_rows(embeds, ids, model.region_id, object_tokens, "object tokens")
+    return stage("embeds", embeds)
+end
+
+-- How many leading ids are the scene's shared prefix: the chat's opening and the visual tokens, when no region's
+-- tokens come before them.
+local function shared_length(model, ids)
+    local length = 0
+    for position, id in ipairs(ids) do
+        if id == model.region_id then break end
+        if id == model.image_id then length = position end
+    end
+    return length
+end
+
+-- Takes the scene's cached prefix over where the new prompt begins with the same ids; returns how many it covered.
+local function adopt_prefix(session, ids)
+    local prefix = session.scene.prefix
+    if not prefix or #prefix.ids >= #ids then return 0 end
+    for i, id in ipairs(prefix.ids) do
+        if ids[i] ~= id then return 0 end
+    end
+    session.cache:copy(prefix.cache)
+    return #prefix.ids
+end
+
+local function remember_prefix(session, ids)
+    local length = shared_length(session.model, ids)
+    if length == 0 or session.scene.prefix then return end
+    local cache = session.model.decoder:cache(length)
+    cache:copy(session.cache, length)
+    local shared = {}
+    for i = 1, length do shared[i] = ids[i] end
+    session.scene.prefix = { ids = shared, cache = cache }
+end
+
+-- Runs the layers; one by one when somebody looks.
+local function run_layers(session, embeds, stage)
+    local decoder, cache = session.model.decoder, session.cache
+    if not stage.watched then return decoder:forward(embeds, cache) end
+    local x, length = embeds, cache:length()
+    for i = 1, session.model.config.num_hidden_layers do
+        x = stage("decoder.layer" .. i - 1, decoder:layers(x, cache, i, i))
+    end
+    cache:setLength(length + embeds:size(1))
+    return x
+end
+
+local function check_context(session, count)
+    local context, past = session.model.config.max_position_embeddings, session.cache and session.cache:length() or 0
+    if past + count > context then
+        error(("the prompt has %d tokens%s, the model's context %d"):format(
+            count, past > 0 and (" after %d earlier ones"):format(past) or "", context), 0)
+    end
+end
+
+-- Takes the timeline back to an earlier length; nil: to before its first turn.
+local function rewind(session, length)
+    if length then session.cache:setLength(length) else session.cache = nil end
+end
+
+-- Runs a step that makes the timeline longer; when it fails, the timeline is as before.
+local function guarded(session, step, ...)
+    local length = session.cache and session.cache:length()
+    local ok, result = pcall(step, session, ...)
+    if ok then return result end
+    rewind(session, length)
+    error(result, 0)
+end
+
+-- Puts a turn's embeddings into the cache and returns the logits of the token that follows it, [1,V].
+local function extend(session, ids, embeds, stage)
+    local decoder, covered, is_first = session.model.decoder, 0, not session.cache
+    if is_first then
+        session.cache = decoder:cache(#ids + 256)
+        if not stage.watched then covered = adopt_prefix(session, ids) end
+    end
+    if covered > 0 then embeds = embeds:narrow(1, covered + 1, #ids - covered) end
+    local hidden = run_layers(session, embeds, stage)
+    if is_first and not stage.watched then remember_prefix(session, ids) end
+    local last = decoder:norm(hidden:narrow(1, hidden:size(1), 1))
+    return stage("first_logits", decoder:logits(last):squeeze(1)):view(1, -1)
+end
+
+-- Puts a turn into the cache and returns the logits of the token that follows it, [1,V].
+local function prefill(session, ids, visual_tokens, object_tokens, stage)
+    check_context(session, #ids)
+    local embeds = embed(session, ids, visual_tokens, object_tokens, stage)
+    return guarded(session, extend, ids, embeds, stage)
+end
+
+-- ---- asking -----------------------------------------------------------------------------------------------------
+
+-- Renders a turn: object tokens, chat text, ids.
+local function prepare(session, answer, text, regions, given, stage)
+    local scene, model, pipeline = session.scene, session.model, session.model.pipeline
+    local objects = scene:regions(regions or {})
+    local object_tokens, counts = nil, {}
+    if #objects.flat > 0 then
+        object_tokens, counts = clock(answer, "objects", pipeline.tokenize, model, objects.flat,
+                                      tensor.generator(given.seed or 0), stage,
+                                      { local_crop = given.local_crop or "own", remembered = scene.remembered })
+    end
+    answer.tokens = counts
+    local parts = pipeline.content(text, scene, scene.countsOf(objects, counts), objects.times)
+    if session.cache then -- the picture has been shown in the first turn
+        for i = #parts, 1, -1 do
+            if parts[i].type ~= "text" then table.remove(parts, i) end
+        end
+    end
+    local chat = prompt.render { { role = "user", content = parts } }
+    answer.chat = chat
+    local shown = not session.cache and scene.encoded.visual_tokens or nil
+    if shown then chat = prompt.spreadImages(chat, scene.encoded.counts) end
+    return turn_ids(session, chat), shown, object_tokens
+end
+
+-- Feeds the last token, if there is one, and draws the next.
+local function step(session, answer)
+    local decoder, state = session.model.decoder, answer.state
+    local logits = state.logits
+    if #answer.ids > 0 then
+        local x = decoder:embed(tensor.fromTable({ session.last }, "int64"))
+        logits = decoder:logits(decoder:norm(decoder:forward(x, session.cache)))
+    end
+    return generation.next(logits, state.settings, answer.ids)
+end
+
+-- The next token of an answer, fed and drawn; nil at its end.
+local function advance(session, answer)
+    local model, state = session.model, answer.state
+    if answer.stopped then return nil end
+    if #answer.ids > 0 and session.cache:length() + 1 > model.config.max_position_embeddings then
+        answer.stopped = "context"
+        return nil
+    end
+    local ok, id = pcall(guarded, session, step, answer)
+    if not ok then
+        if not tostring(id):find("interrupted", 1, true) then error(id, 0) end
+        answer.stopped = "interrupted"
+        return nil
+    end
+    answer.ids[#answer.ids + 1] = id
+    session.last = id
+    if model.is_end[id] then
+        answer.stopped = "end"
+    elseif #answer.ids >= state.settings.max_new_tokens then
+        answer.stopped = "length"
+    end
+    return id
+end
+
+local function strip(text)
+    return (text:gsub("^%s+", ""):gsub("%s+$", ""))
+end
+
+-- Generates one token and returns its text; nil when the answer has ended. Keeps the answer's text up to date.
+local function next_piece(session, answer)
+    local state = answer.state
+    if session.answer ~= answer then return nil end -- a newer turn has begun
+    local id = clock(answer, "decode", advance, session, answer)
+    local piece
+    if id then
+        piece = state.stream:push(id)
+    elseif not state.finished then
+        piece = state.stream:finish()
+    end
+    if not id or answer.stopped then
+        if id then piece = piece .. state.stream:finish() end
+        state.finished = true
+    end
+    state.raw = state.raw .. (piece or "")
+    answer.text = strip(state.raw)
+    if not id and (piece == nil or piece == "") then return nil end
+    return piece
+end
+
+-- Begins a turn: everything up to the first logits.
+local function begin(session, text, regions, given)
+    given = options.check(given, ASK_OPTIONS, "ask")
+    if type(text) ~= "string" then error("ask: the prompt must be a string, found " .. type(text), 0) end
+    local model, stage = session.model, watcher(given.inspect)
+    local answer = setmetatable({ text = "", ids = {}, tokens = {}, seconds = {}, stopped = nil }, Answer)
+    local ids, visual_tokens, object_tokens = prepare(session, answer, text, regions, given, stage)
+    answer.prompt_tokens = #ids
+    answer.state = {
+        settings = generation.settings(given, model.generation_config),
+        stream = model.tokenizer:stream { skip_special_tokens = true },
+        raw = "",
+    }
+    answer.state.logits = clock(answer, "prefill", prefill, session, ids, visual_tokens, object_tokens, stage)
+    session.answer = answer
+    session.last = nil
+    return answer
+end
+
+--- Asks and waits for the whole answer.
+-- @tparam string text the question; each `<region>` is one of the regions, in order
+-- @tparam[opt] table regions masks: see `scene:regions`
+-- @tparam[opt] table given sample, temperature, top_k, top_p, repetition_penalty, seed, max_new_tokens; `local_crop`
+--   ("own" or "first", Lite); `inspect(stage, value)` sees every stage and may return a replacement;
+--   `progress(tokens)` is called after each token
+-- @treturn Answer text, ids, tokens (of each region), seconds (of each stage), stopped ("end", "length", "context" or
+--   "interrupted"), chat; tostring gives the text
+function Session:ask(text, regions, given)
+    local answer = begin(self, text, regions, given)
+    core.interruptible(function()
+        while not answer.state.finished and next_piece(self, answer) do
+            if given and given.progress then given.progress(#answer.ids) end
+        end
+    end)
+    return answer
+end
+
+--- Asks and yields the answer piece by piece, each whole UTF-8 characters. The loop may be left early.
+-- @tparam string text
+-- @tparam[opt] table regions
+-- @tparam[opt] table given as for ask
+-- @treturn function iterator over strings
+-- @treturn Answer which fills as the pieces come
+function Session:stream(text, regions, given)
+    local answer = begin(self, text, regions, given)
+    return function()
+        while not answer.state.finished do
+            local piece = next_piece(self, answer)
+            if not piece then return nil end
+            if piece ~= "" then return piece end
+        end
+    end, answer
+end
+
+-- Log-probabilities of texts behind the prompt that gave `first_logits`. Leaves the timeline longer or as it was.
+local function score_answers(session, first_logits, answers)
+    local model, length, results = session.model, session.cache:length(), {}
+    for i, candidate in ipairs(answers) do
+        local ids, logits = model.tokenizer:encode(candidate), first_logits
+        if #ids > 1 then
+            local x = model.decoder:embed(tensor.fromTable(ids, "int64"):narrow(1, 1, #ids - 1))
+            local hidden = model.decoder:norm(model.decoder:forward(x, session.cache))
+            logits = tensor.cat({ logits, model.decoder:logits(hidden) }, 1)
+            rewind(session, length)
+        end
+        local logprobs, sum = {}, 0
+        if #ids > 0 then
+            local all = logits:logSoftmax(2)
+            for t, id in ipairs(ids) do
+                logprobs[t] = all[t][id + 1]
+                sum = sum + logprobs[t]
+            end
+        end
+        results[i] = { logprob = sum, ids = ids, logprobs = logprobs }
+    end
+    return results
+end
+
+--- How likely the model finds given answers, without generating: the sum of their tokens' log-probabilities.
+-- The conversation stays where it was.
+-- @tparam string text the question
+-- @tparam[opt] table regions
+-- @tparam table answers strings
+-- @tparam[opt] table given seed, local_crop, inspect
+-- @treturn table for each answer {logprob = sum, ids =, logprobs = of each token}; the end token is not counted
+function Session:score(text, regions, answers, given)
+    if type(answers) ~= "table" then error("score: a list of answers expected, found " .. type(answers), 0) end
+    for i, candidate in ipairs(answers) do
+        if type(candidate) ~= "string" then
+            error(("score: answer %d: a text expected, found %s"):format(i, type(candidate)), 0)
+        end
+    end
+    local before = { last = self.last, length = self.cache and self.cache:length(), answer = self.answer }
+    local started = begin(self, text, regions, given)
+    local ok, results = pcall(score_answers, self, started.state.logits, answers)
+    rewind(self, before.length)
+    self.last, self.answer = before.last, before.answer
+    if not ok then error(results, 0) end
+    return results
+end
+
+--- Frees the timeline's memory now rather than at the next collection.
+function Session:free()
+    if self.cache then self.cache:free() end
+    self.cache, self.answer, self.last = nil, nil, nil
+end
+
+return Session

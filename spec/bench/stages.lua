@@ -1,0 +1,160 @@
+-- One checkpoint of true size, measured in a process of its own (peak memory is the process's): how long it takes to
+-- load, what an answer about two regions of a picture needs in time and memory, and the rates of encoder, prefill and
+-- decode alone. Called by spec/bench/true_size.lua; writes its figures as JSON, anew after each part.
+--
+--     luajit spec/bench/stages.lua CHECKPOINT OUT.json THREADS REPEATS
+
+local ffi = require "ffi"
+
+local checkpoint = require "pixelrefer.checkpoint"
+local json = require "pixelrefer.json"
+local pixelrefer = require "pixelrefer"
+
+local tensor = pixelrefer.tensor
+
+ffi.cdef [[
+typedef struct { long seconds, nanoseconds; } bench_timespec;
+int clock_gettime(int clock, bench_timespec *time);
+]]
+
+local SIDE = 448              -- pixels: 32 x 32 = 1,024 cells
+local PROMPTS = { 1100, 2048 } -- tokens
+local STEPS = 24              -- decode steps of one timing
+
+local path, out, threads, repeats = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4])
+
+local function now()
+    local time = ffi.new("bench_timespec")
+    ffi.C.clock_gettime(1, time)
+    return tonumber(time.seconds) + 1e-9 * tonumber(time.nanoseconds)
+end
+
+--- Seconds of the fastest of several runs after one that warms up.
+local function least(run)
+    run()
+    local best = math.huge
+    for _ = 1, repeats do
+        local begin = now()
+        run()
+        best = math.min(best, now() - begin)
+    end
+    return best
+end
+
+--- A line of /proc/self/status in bytes.
+local function memory(key)
+    for line in io.lines("/proc/self/status") do
+        local kilobytes = line:match("^" .. key .. ":%s+(%d+) kB")
+        if kilobytes then return tonumber(kilobytes) * 1024 end
+    end
+end
+
+--- A picture of noise and two rectangular regions on it.
+local function drawing()
+    local picture = (tensor.rand({ SIDE, SIDE, 3 }, { seed = 1 }) * 255):byte()
+    local function rectangle(top, height, left, width)
+        local mask = tensor.zeros({ SIDE, SIDE }, { dtype = "uint8" })
+        mask:narrow(1, top, height):narrow(2, left, width):fill_(1)
+        return mask
+    end
+    return picture, { rectangle(100, 160, 40, 120), rectangle(200, 200, 230, 180) }
+end
+
+--- Asks about the picture's regions; the seconds between one inspected stage and the next are the latter's.
+local function ask(model)
+    local picture, regions = drawing()
+    local seconds, order, mark = {}, {}, now()
+    local function lap(stage)
+        stage = stage:gsub("%d+", "*"):gsub("^region%*.*", "regions"):gsub("^oci.*", "infusion")
+        if not seconds[stage] then
+            seconds[stage] = 0
+            order[#order + 1] = stage
+        end
+        local time = now()
+        seconds[stage], mark = seconds[stage] + time - mark, time
+    end
+    local begin = now()
+    local scene = model:encode(picture, { inspect = lap })
+    local answer = scene:ask("What is the relation of <region> and <region>?", regions,
+        { max_new_tokens = 16, inspect = lap })
+    lap "generation"
+    local stages = {}
+    for i, stage in ipairs(order) do stages[i] = { stage = stage, seconds = seconds[stage] } end
+    return { seconds = now() - begin, new_tokens = #answer.ids, stages = json.array(stages) }
+end
+
+local function encoder_rate(model)
+    local cells = (SIDE / 14) ^ 2
+    local patches = tensor.randn({ cells, 588 }, { seed = 2 })
+    local grids = { { SIDE / 14, SIDE / 14, 1 } }
+    return cells / least(function() model.encoder:forward(patches, grids):free() end)
+end
+
+--- Logits of the last of x's rows, as generation has them.
+local function step(decoder, x, cache)
+    local hidden = decoder:forward(x, cache)
+    return decoder:logits(decoder:norm(hidden:narrow(1, hidden:size(1), 1)))
+end
+
+local function prefill_rate(decoder, length)
+    local ids = tensor.range(1, length, { dtype = "int64" })
+    local cache = decoder:cache(length)
+    return length / least(function()
+        cache:setLength(0)
+        step(decoder, decoder:embed(ids), cache)
+    end)
+end
+
+local function decode_rate(decoder)
+    local past = PROMPTS[1]
+    local cache, token = decoder:cache(past + STEPS), tensor.range(1, 1, { dtype = "int64" })
+    decoder:forward(decoder:embed(tensor.range(1, past, { dtype = "int64" })), cache)
+    return STEPS / least(function()
+        cache:setLength(past)
+        for _ = 1, STEPS do step(decoder, decoder:embed(token), cache) end
+    end)
+end
+
+--- Bytes of all weights, and of those that a decode step reads: the layers, the final norm and the head.
+local function weight_bytes(folder)
+    local opened = checkpoint.open(folder)
+    local all, step_bytes, embedding, head = 0, 0, 0, nil
+    for name, weight in pairs(opened.tensors) do
+        local bytes = weight:nElement() * (weight:dtype() == "float32" and 4 or 2)
+        all = all + bytes
+        if name:find("^model%.layers%.") or name == "model.norm.weight" then step_bytes = step_bytes + bytes end
+        if name == "model.embed_tokens.weight" then embedding = bytes end
+        if name == "lm_head.weight" then head = bytes end
+    end
+    return all, step_bytes + (head or embedding)
+end
+
+local figures = { checkpoint = path, threads = threads, repeats = repeats }
+
+local function keep()
+    local file = assert(io.open(out, "w"))
+    file:write(json.encode(figures), "\n")
+    file:close()
+end
+
+local weights, step_bytes = weight_bytes(path)
+figures.weight_bytes = weights
+
+local begin = now()
+local model = pixelrefer.load(path, { threads = threads })
+figures.load_seconds = now() - begin
+
+figures.ask = ask(model)
+figures.peak_bytes = memory("VmHWM")
+figures.beyond_weights_bytes = figures.peak_bytes - weights
+keep()
+
+figures.encoder_cells_per_second = encoder_rate(model)
+figures.decode_tokens_per_second = decode_rate(model.decoder)
+figures.decode_bytes_per_second = figures.decode_tokens_per_second * step_bytes
+keep()
+
+for _, length in ipairs(PROMPTS) do
+    figures["prefill_" .. length .. "_tokens_per_second"] = prefill_rate(model.decoder, length)
+    keep()
+end

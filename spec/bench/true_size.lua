@@ -1,0 +1,175 @@
+-- make bench: both frameworks at the size of PixelRefer-2B (27-layer encoder, Qwen2.5-1.5B decoder, bfloat16, random
+-- weights), as ratios: load time and memory beyond the weights against their bounds, encoder and prefill against
+-- PyTorch's float32 on the same cores, decode against the memory bandwidth measured in the same run.
+--
+--     luajit spec/bench/true_size.lua [--threads N] [--repeats N] [--kept] [--write-docs]
+--
+-- PYTHON names an interpreter that has torch; its figures are measured once and kept in build/bench/torch.json (delete
+-- it to measure anew). --kept measures no model, only shows an earlier run. --write-docs puts the tables into
+-- docs/performance.md. The machine must have nothing else to do.
+
+local bandwidth = require "bench.bandwidth"
+local json = require "pixelrefer.json"
+
+local FOLDER = (os.getenv("BUILD") or "build") .. "/bench"
+local MEBI, GIGA = 2 ^ 20, 1e9
+
+-- What must hold; encoder and prefill must be at least as fast as PyTorch.
+local LOAD_SECONDS, MEMORY_MEBI, BANDWIDTH_SHARE = 1, 700, 0.7
+
+local function run(command, ...)
+    command = command:format(...)
+    local status = os.execute(command)
+    if status ~= 0 then error(("'%s' failed"):format(command), 0) end
+end
+
+local function read(path)
+    local file = assert(io.open(path, "rb"))
+    local content = file:read("*a")
+    file:close()
+    return content
+end
+
+local function write(path, figures)
+    local file = assert(io.open(path, "w"))
+    file:write(json.encode(figures), "\n")
+    file:close()
+end
+
+local function exists(path)
+    local file = io.open(path)
+    if file then file:close() end
+    return file ~= nil
+end
+
+--- The folder of a framework's checkpoint, made on first use and read once, so that it lies in the page cache.
+local function checkpoint_of(framework)
+    local folder = ("%s/%s-2b"):format(FOLDER, framework)
+    if not exists(folder .. "/config.json") then
+        print(("writing a checkpoint of random weights: %s"):format(folder))
+        local full = (os.getenv("PIXELREFER_SHARED") or "../shared") .. "/data/tokenizer"
+        run("%s spec/fixtures/make_checkpoint.lua --preset 2b --framework %s %s %s", arg[-1], framework,
+            exists(full .. "/vocab.json") and "--tokenizer " .. full or "", folder)
+    end
+    run("cat %s/* >/dev/null", folder)
+    return folder
+end
+
+--- A framework's figures, with the bandwidth that was measured before and after.
+local function measure(framework, threads, given)
+    local out = ("%s/%s.json"):format(FOLDER, framework)
+    if given.kept then return json.read(out) end
+    local folder, before = checkpoint_of(framework), bandwidth.measure(threads)
+    run("%s spec/bench/stages.lua %s %s %d %d", arg[-1], folder, out, threads, given.repeats)
+    local figures = json.read(out)
+    figures.read_bytes_per_second = math.max(before, bandwidth.measure(threads))
+    write(out, figures)
+    return figures
+end
+
+--- PyTorch's float32 figures; nil where there is none.
+local function torch_figures(threads)
+    local python, out = os.getenv("PYTHON") or "python3", FOLDER .. "/torch.json"
+    if not exists(out) then
+        if os.execute(python .. " -c 'import torch' 2>/dev/null") ~= 0 then return nil end
+        run("%s spec/bench/torch_baseline.py --threads %d --out %s", python, threads, out)
+    end
+    local figures = json.read(out).float32
+    return figures and figures.threads == threads and figures or nil
+end
+
+--- Rows of {what, measured, against, ratio, holds}.
+local function rows_of(figures, torch)
+    local rows = {}
+    local function row(what, measured, against, ratio, holds)
+        rows[#rows + 1] = { what, measured, against or "", ratio or "", holds == nil and "" or holds and "yes" or "NO" }
+    end
+    local function most(what, form, value, bound)
+        local ratio = ("%.2f"):format(value / bound)
+        row(what, form:format(value), ("at most " .. form):format(bound), ratio, value <= bound)
+    end
+    local function against_torch(what, rate, name)
+        if not rate then return end -- a run that was stopped half way
+        local theirs = torch and torch[name].rate
+        row(what, ("%.1f/s"):format(rate), theirs and ("PyTorch %.1f/s"):format(theirs) or "PyTorch not measured",
+            theirs and ("%.2f"):format(rate / theirs), theirs and rate >= theirs)
+    end
+    most("load, page cache warm", "%.2f s", figures.load_seconds, LOAD_SECONDS)
+    most("peak memory beyond the weights", "%.0f MiB", figures.beyond_weights_bytes / MEBI, MEMORY_MEBI)
+    against_torch("encoder, cells", figures.encoder_cells_per_second, "encoder")
+    for _, length in ipairs { 1100, 2048 } do
+        against_torch(("prefill of %d, tokens"):format(length),
+            figures[("prefill_%d_tokens_per_second"):format(length)], "prefill_" .. length)
+    end
+    local bytes_per_second = figures.read_bytes_per_second
+    if figures.decode_bytes_per_second and bytes_per_second then
+        local share = figures.decode_bytes_per_second / bytes_per_second
+        row("decode behind 1,100 tokens", ("%.2f/s"):format(figures.decode_tokens_per_second),
+            ("%.1f of %.1f GB/s"):format(figures.decode_bytes_per_second / GIGA, bytes_per_second / GIGA),
+            ("%.2f"):format(share), share >= BANDWIDTH_SHARE)
+    end
+    row("picture of 1,024 cells, two regions, " .. figures.ask.new_tokens .. " tokens",
+        ("%.2f s"):format(figures.ask.seconds))
+    for _, part in ipairs(figures.ask.stages) do
+        if part.seconds >= 0.005 then row("  " .. part.stage, ("%.3f s"):format(part.seconds)) end
+    end
+    return rows
+end
+
+local function table_text(framework, rows)
+    local lines = {
+        ("| %s | measured | against | ratio | holds |"):format(framework),
+        "|---|---|---|---|---|",
+    }
+    for _, row in ipairs(rows) do lines[#lines + 1] = "| " .. table.concat(row, " | ") .. " |" end
+    return table.concat(lines, "\n")
+end
+
+--- Replaces what lies between the two marks in docs/performance.md.
+local function write_docs(text)
+    local path, open, close = "docs/performance.md", "<!-- true size -->", "<!-- /true size -->"
+    local page = read(path)
+    local begin, finish = page:find(open, 1, true), page:find(close, 1, true)
+    assert(begin and finish, path .. " has no marks for the table")
+    local file = assert(io.open(path, "w"))
+    file:write(page:sub(1, begin + #open - 1), "\n", text, "\n", page:sub(finish))
+    file:close()
+end
+
+local function main()
+    local given, docs, i = { repeats = 3 }, false, 1
+    while arg[i] do
+        local name = arg[i]:match("^%-%-(.+)$")
+        if (name == "threads" or name == "repeats") and tonumber(arg[i + 1]) then
+            given[name], i = tonumber(arg[i + 1]), i + 1
+        elseif name == "write-docs" then
+            docs = true
+        elseif name == "kept" then
+            given.kept = true
+        else
+            io.stderr:write(("unknown argument '%s'\n"):format(arg[i]))
+            os.exit(2)
+        end
+        i = i + 1
+    end
+    local threads = given.threads
+    if not threads then
+        local pipe = assert(io.popen("nproc"))
+        threads = tonumber(pipe:read("*l"))
+        pipe:close()
+    end
+    run("mkdir -p %s", FOLDER)
+
+    local torch = torch_figures(threads)
+    local tables, result = {}, { threads = threads, torch = torch, frameworks = {} }
+    for _, framework in ipairs { "vision_object", "object_only" } do
+        local figures = measure(framework, threads, given)
+        result.frameworks[framework] = figures
+        tables[#tables + 1] = table_text(framework, rows_of(figures, torch))
+        print("\n" .. tables[#tables])
+    end
+    write(FOLDER .. "/true_size.json", result)
+    if docs then write_docs(table.concat(tables, "\n\n")) end
+end
+
+main()

@@ -1,0 +1,44 @@
+-- make parity: compares the library with a directory of golden tensors (models, cases, units, each of them optional).
+--
+--     luajit spec/parity/run.lua [--golden DIR] [--device NAME] [--case NAME] [--threads N]
+--
+-- One line for each case and stage with its largest error, then `N passed, N failed, N skipped`; exit code 1 on a miss,
+-- and when there was nothing to compare.
+
+local cases = require "parity.cases"
+local places = require "parity.places"
+local report = require "parity.report"
+local units = require "parity.units"
+
+local KNOWN = { golden = true, device = true, case = true, threads = true }
+
+local function usage(message)
+    io.stderr:write(message, "\nusage: run.lua [--golden DIR] [--device NAME] [--case NAME] [--threads N]\n")
+    os.exit(2)
+end
+
+local options = {}
+for i = 1, #arg, 2 do
+    local name = arg[i]:match("^%-%-(.+)$")
+    if not name or not KNOWN[name] then usage(("unknown argument '%s'"):format(arg[i])) end
+    if not arg[i + 1] then usage(("%s needs a value"):format(arg[i])) end
+    options[name] = arg[i + 1]
+end
+options.threads = tonumber(options.threads)
+
+local golden = options.golden
+if not golden then
+    local shared = (os.getenv("PIXELREFER_SHARED") or "../shared") .. "/golden"
+    golden = places.exists(shared) and shared or "spec/fixtures/golden"
+end
+if not places.exists(golden) then usage(("no directory '%s'"):format(golden)) end
+
+local result = report.new()
+if not options.case then
+    for _, name in ipairs(units.names(golden)) do units.run(golden, name, result) end
+end
+for _, name in ipairs(options.case and { options.case } or cases.names(golden)) do
+    cases.run(golden, name, result, options)
+end
+print(result:summary())
+os.exit((result.failed > 0 or result.passed + result.skipped == 0) and 1 or 0, true)

@@ -1,0 +1,29 @@
+-- Running bin/pixelrefer as a user would.
+local files = require "support.files"
+
+local command = {}
+
+--- A word as the shell passes it on unchanged.
+-- @tparam string word
+-- @treturn string
+function command.quoted(word)
+    return "'" .. word:gsub("'", "'\\''") .. "'"
+end
+
+--- Runs the command without input and waits for it; one that hangs is killed.
+-- @tparam string folder for its output, in files `stdout` and `stderr`
+-- @tparam {string,...} words its arguments
+-- @tparam[opt=""] string prefix of the shell's line, such as variables
+-- @treturn int exit code (above 128: ended by a signal; 124: it hung)
+-- @treturn string stdout
+-- @treturn string stderr
+function command.run(folder, words, prefix)
+    local quoted = {}
+    for i, word in ipairs(words) do quoted[i] = command.quoted(word) end
+    local out, err = folder .. "/stdout", folder .. "/stderr"
+    local status = os.execute(("%s timeout 120 bin/pixelrefer %s >%s 2>%s </dev/null"):format(prefix or "",
+        table.concat(quoted, " "), out, err))
+    return status >= 256 and math.floor(status / 256) or status, files.read(out), files.read(err)
+end
+
+return command

@@ -1,0 +1,78 @@
+-- Every example runs, with the committed tiny checkpoints and pictures that the project draws itself.
+
+local make_media = dofile "examples/make_media.lua"
+
+local REFER = "spec/fixtures/golden/models/refer"
+local LITE = "spec/fixtures/golden/models/lite_sharded_bin"
+
+describe("the examples", function()
+    local folder
+
+    setup(function()
+        folder = os.tmpname()
+        os.remove(folder)
+        make_media.write(folder)
+    end)
+    teardown(function() os.execute("rm -rf '" .. folder .. "'") end)
+
+    -- Runs examples/NAME.lua and returns what it printed.
+    local function run(name, ...)
+        local words = {}
+        for i, word in ipairs { ... } do words[i] = "'" .. word:gsub("FOLDER", folder) .. "'" end
+        local pipe = io.popen(("bin/pixelrefer run examples/%s.lua %s 2>&1; echo \"exit $?\""):format(
+            name, table.concat(words, " ")))
+        local out = pipe:read("*a")
+        pipe:close()
+        assert.matches("exit 0\n$", out)
+        return (out:gsub("exit 0\n$", ""))
+    end
+
+    it("describes a region", function()
+        assert.is_true(#run("describe_region", REFER, "FOLDER/picture.png", "20", "20", "200", "200") > 1)
+    end)
+
+    it("asks about several regions and their relation", function()
+        for _, model in ipairs { REFER, LITE } do
+            local out = run("relation", model, "FOLDER/picture.png", "FOLDER/picture-sun.png",
+                            "FOLDER/picture-house.png")
+            assert.matches("region 1 %(%d+ object tokens%)", out)
+            assert.matches("region 2 %(%d+ object tokens%)", out)
+        end
+    end)
+
+    it("follows an object through a video", function()
+        for _, model in ipairs { REFER, LITE } do
+            assert.is_true(#run("video_object", model, "FOLDER/clip", "0:FOLDER/clip-ball-000.png",
+                                "7:FOLDER/clip-ball-007.png") > 1)
+        end
+    end)
+
+    it("takes SAOT step by step", function()
+        assert.matches("32 tokens of width 128",
+                       run("saot_by_hand", REFER, "FOLDER/picture.png", "FOLDER/picture-house.png"))
+    end)
+
+    it("draws which cells each object token took", function()
+        for _, model in ipairs { REFER, LITE } do
+            assert.matches("saot: %d+ cells under the mask became %d+ tokens",
+                           run("object_tokens", model, "FOLDER/picture.png", "FOLDER/picture-house.png",
+                               "FOLDER/tokens.png", "FOLDER/crop.png"))
+        end
+        assert.matches("farthest_point: ", run("object_tokens", LITE, "FOLDER/picture.png", "FOLDER/picture-sun.png",
+                                               "FOLDER/tokens.png", "FOLDER/crop.png", "farthest_point"))
+        local image = require "pixelrefer.image"
+        assert.same(image.load(folder .. "/picture.png"):size(), image.load(folder .. "/tokens.png"):size())
+        assert.is_true(image.load(folder .. "/crop.png"):size(1) % 14 == 0)
+    end)
+
+    it("demonstrates everything and says that its words are noise", function()
+        local out = run("demo", "FOLDER/demo")
+        assert.matches("noise", out)
+        assert.matches("PixelRefer%-Lite", out)
+        for _, name in ipairs { "picture-regions.png", "clip-regions.png" } do
+            local file = assert(io.open(folder .. "/demo/" .. name, "rb"))
+            assert.equal("\137PNG", file:read(4))
+            file:close()
+        end
+    end)
+end)
