@@ -85,7 +85,7 @@ end
 
 local LANES = {
     { "build", build("check", CHECKED) },
-    { "test", (long and "CHECK_LONG=1 " or "") .. "make --no-print-directory test BUILD=build/check" },
+    { "test", "make --no-print-directory test BUILD=build/check" },
     { "lint", with("check", "luajit spec/lint/run.lua build/check") },
     { "address", build("asan", ADDRESS, "-fsanitize=address,undefined"),
         preloaded({ "asan", "ubsan" }, ADDRESS_SETTINGS, busted("asan"), golden("asan")) },

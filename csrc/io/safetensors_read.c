@@ -1,10 +1,10 @@
 /* Reading safetensors; see safetensors.h. */
 #include "io/safetensors.h"
 
+#include "core/json.h"
 #include "core/memory.h"
 #include "io/mapped_file.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -230,12 +230,10 @@ pxr_status pxr_safetensors_read(const pxr_tensor *file, pxr_tensor_map *tensors,
     if (length == 0 || text[0] != '{')
         return pxr_fail(error, PXR_ERROR_FORMAT, "safetensors: the header does not begin with '{'");
 
-    json_error_t failure;
-    json_t *header = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &failure);
-    if (!header)
-        return pxr_fail(error, PXR_ERROR_FORMAT, "safetensors: the header is not valid JSON: %s (byte %d)",
-                        failure.text, failure.position);
-    const pxr_status status = read_header(file, LENGTH_BYTES + (size_t)length, header, tensors, metadata, error);
-    json_decref(header);
+    pxr_json header;
+    pxr_status status = pxr_json_parse(&header, text, (size_t)length, error);
+    if (status != PXR_OK) return pxr_error_prefix(error, "safetensors: the header");
+    status = read_header(file, LENGTH_BYTES + (size_t)length, header.root, tensors, metadata, error);
+    pxr_json_free(&header);
     return status;
 }

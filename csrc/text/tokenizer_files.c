@@ -8,12 +8,12 @@
  */
 #include "text/tokenizer.h"
 
+#include "core/json.h"
 #include "core/memory.h"
 #include "text/pre_tokenizer.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,15 +27,6 @@ static pxr_status wrong_type(pxr_error *error, const char *what, const char *exp
                                         "a real number", "true",   "false",    "null"};
     return pxr_fail(error, PXR_ERROR_FORMAT, "%s must be %s, found %s", what, expected,
                     found ? names[json_typeof(found)] : "nothing");
-}
-
-static pxr_status parse_object(json_t **root, pxr_tokenizer_file file, pxr_error *error)
-{
-    json_error_t where;
-    *root = json_loadb(file.data, file.length, JSON_REJECT_DUPLICATES, &where);
-    if (!*root)
-        return pxr_fail(error, PXR_ERROR_FORMAT, "line %d, column %d: %s", where.line, where.column, where.text);
-    return json_is_object(*root) ? PXR_OK : wrong_type(error, "the file", "a JSON object", *root);
 }
 
 /* ---- tokens and merges ------------------------------------------------------------------------------------------ */
@@ -283,11 +274,13 @@ typedef pxr_status (*reader)(pxr_vocabulary *vocabulary, json_t *root, pxr_error
 static pxr_status read_file(pxr_vocabulary *vocabulary, const char *name, pxr_tokenizer_file file, reader read,
                             pxr_error *error)
 {
-    json_t *root = NULL;
+    pxr_json json;
     if (!file.data) return PXR_OK;
-    pxr_status status = parse_object(&root, file, error);
-    if (status == PXR_OK) status = read(vocabulary, root, error);
-    json_decref(root);
+    pxr_status status = pxr_json_parse(&json, file.data, file.length, error);
+    if (status == PXR_OK)
+        status = json_is_object(json.root) ? read(vocabulary, json.root, error)
+                                           : wrong_type(error, "the file", "a JSON object", json.root);
+    pxr_json_free(&json);
     return status == PXR_OK ? PXR_OK : pxr_error_prefix(error, "%s", name);
 }
 

@@ -69,7 +69,6 @@ describe("failing allocations", function()
     end)
 
     it("in other libraries", function()
-        if os.getenv("CHECK_LONG") ~= "1" then return pending("make check-long runs it: see docs/testing.md") end
         local build = os.getenv("BUILD") or "build"
         if (os.getenv("LD_PRELOAD") or "") ~= "" or package.loaded["support.childless"] then
             return pending("a sanitizer has its own malloc")

@@ -33,6 +33,7 @@ CLIP_STEPS = 4  # every fourth step is one of clips
 OBJECTS, QUESTIONS = 3, 8  # objects and questions of a picture
 WARM_UP, FLAT = 100, 0.6  # steps of warm-up; the share of the run before the decay
 FLOOR = 0.05  # of the rate, at the end
+PRECISE = 0.9  # the share of the run before the products are in float32, the precision of use
 VOCABULARY = 768
 
 
@@ -285,8 +286,8 @@ class Run:
             return text_step(self.model, self.heads, self.text, scenes, source, generator)
 
     def precision(self):
-        """Products in bfloat16 are a third faster; the rate's decay is done in the precision of use."""
-        return self.given.precision if self.regions < FLAT * self.given.regions else "float32"
+        """Products in bfloat16 are a third faster; the end is done in the precision of use."""
+        return self.given.precision if self.regions < PRECISE * self.given.regions else "float32"
 
     def train_step(self, scenes):
         for optimizer in self.optimizers:
