@@ -26,9 +26,9 @@ typedef struct parse {
     jmp_buf no_memory;
 } parse;
 
-static _Thread_local parse *current;                      /* this thread's parse, if it is at one */
+static _Thread_local parse *current;                     /* this thread's parse, if it is at one */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* held while jansson has our functions */
-static json_malloc_t usual_malloc;                        /* what other users of jansson have */
+static json_malloc_t usual_malloc;                       /* what other users of jansson have */
 static json_free_t usual_free;
 
 static void *parse_malloc(size_t bytes)

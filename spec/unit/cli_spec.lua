@@ -171,8 +171,8 @@ describe("the command line", function()
         local command = ("bin/pixelrefer ask %s 'Describe <region>.' --box 0,0,200,200 --model %s --stream"
             .. " --max-new-tokens 20000 >%s 2>%s & pid=$!; tries=0;"
             .. " until [ -s %s ] || [ $tries -gt 600 ]; do sleep 0.1; tries=$((tries + 1)); done;"
-            .. " kill -INT $pid; wait $pid; echo $?"):format(file("picture.png"), endless_model(), file("stdout"), file("stderr"),
-            file("stdout"))
+            .. " kill -INT $pid; wait $pid; echo $?"):format(file("picture.png"), endless_model(), file("stdout"),
+            file("stderr"), file("stdout"))
         local pipe = io.popen("bash -c " .. quoted("set -m; " .. command) .. " 2>/dev/null")
         assert.equal("130", pipe:read("*l"))
         pipe:close()
