@@ -1,5 +1,8 @@
-/* attention on the CPU: segments, key heads and ranges of query rows as tasks; the arithmetic is attention_kernel.h. */
+/* attention on the CPU: segments, key heads and ranges of query rows as tasks; the arithmetic is attention_kernel.h.
+ * attention_weights: the scores are products of rows as linear computes them. */
 #include "cpu/kernels.h"
+
+#include <math.h>
 
 typedef struct attention_work {
     const pxr_kernels *kernels;
@@ -66,5 +69,54 @@ pxr_status pxr_cpu_attention(pxr_device *device, const pxr_attention_args *args,
     for (int64_t i = 0; i < args->segment_count; i++)
         tasks += row_ranges(&args->segments[i], work.job.group) * work.key_heads;
     pxr_parallel_tasks(tasks, do_range, &work);
+    return PXR_OK;
+}
+
+/* ---- the weights alone ----------------------------------------------------------------------------------------- */
+
+/* Head `head` of [.., heads, ..], whose dim is `dim`: a borrowed matrix. */
+static pxr_tensor head_of(const pxr_tensor *x, int dim, int64_t head)
+{
+    pxr_tensor matrix = *x;
+    matrix.data = (float *)x->data + head * x->stride[dim];
+    matrix.rank = 2;
+    for (int from = 0, to = 0; from < 3; from++) {
+        if (from == dim) continue;
+        matrix.size[to] = x->size[from];
+        matrix.stride[to++] = x->stride[from];
+    }
+    return matrix;
+}
+
+/* Scores become weights, row by row of one head. */
+static void do_softmax(void *context, int64_t head)
+{
+    const pxr_attention_weights_args *args = context;
+    const pxr_tensor out = head_of(args->out, 0, head);
+    const int64_t queries = out.size[0], keys = out.size[1];
+    for (int64_t i = 0; i < queries; i++) {
+        float *row = (float *)out.data + i * out.stride[0], largest = -INFINITY;
+        const int64_t visible = args->causal ? keys - queries + i + 1 : keys;
+        for (int64_t j = 0; j < visible; j++) {
+            row[j] *= args->scale;
+            if (row[j] > largest) largest = row[j];
+        }
+        const float sum = pxr_cpu_kernels()->exp_minus(row, row, visible, largest);
+        for (int64_t j = 0; j < visible; j++) row[j] /= sum;
+        for (int64_t j = visible; j < keys; j++) row[j] = 0.0f;
+    }
+}
+
+pxr_status pxr_cpu_attention_weights(pxr_device *device, const pxr_attention_weights_args *args, pxr_error *error)
+{
+    const int64_t heads = args->q->size[1], group = heads / args->k->size[1];
+    for (int64_t head = 0; head < heads; head++) {
+        const pxr_tensor out = head_of(args->out, 0, head), q = head_of(args->q, 1, head);
+        const pxr_tensor k = head_of(args->k, 1, head / group);
+        const pxr_status status = pxr_cpu_linear(device, &(pxr_linear_args){.out = &out, .x = &q, .weight = &k}, error);
+        if (status != PXR_OK) return status;
+    }
+    pxr_attention_weights_args work = *args;
+    pxr_parallel_tasks(heads, do_softmax, &work);
     return PXR_OK;
 }

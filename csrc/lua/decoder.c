@@ -153,6 +153,29 @@ static int decoder_layers(lua_State *L)
     return 1;
 }
 
+/*** The rotated queries with which a layer looks at the cache; with `cache:keys(layer)` and core.attention_weights they
+give its attention.
+@function Decoder:queries
+@tparam Tensor x float32 [n,D]: what goes into the layer
+@tparam int layer 1-based
+@tparam int past positions before the first row of x
+@treturn Tensor float32 [n,heads,head_dim] */
+static int decoder_queries(lua_State *L)
+{
+    pxr_error error = {0};
+    pxr_decoder *decoder = pxr_lua_check_handle(L, 1, DECODER);
+    const pxr_decoder_config *config = pxr_decoder_get_config(decoder);
+    pxr_tensor *x = check_hidden(L, 2);
+    const int64_t layer = pxr_lua_check_integer(L, 3, 1, config->layers);
+    const int64_t past = pxr_lua_check_integer(L, 4, 0, 1 << 24);
+    pxr_lua_collect_if_needed(L);
+    pxr_tensor *out = pxr_lua_new_tensor(L);
+    const int64_t size[3] = {x->size[0], config->heads, config->head_dim};
+    pxr_lua_check(L, pxr_tensor_new(out, pxr_decoder_device(decoder), PXR_F32, 3, size, &error), &error);
+    pxr_lua_check(L, pxr_decoder_queries(decoder, out, x, layer - 1, past, &error), &error);
+    return 1;
+}
+
 /*** The final RMSNorm.
 @function Decoder:norm
 @tparam Tensor x float32 [n,D]
@@ -226,6 +249,17 @@ static int cache_length(lua_State *L)
     const pxr_kv_cache *cache = pxr_lua_check_handle(L, 1, KV_CACHE);
     lua_pushnumber(L, (lua_Number)cache->length[check_row(L, 2, cache)]);
     return 1;
+}
+
+/*** Makes room for more positions; views of keys and values become stale.
+@function KVCache:reserve
+@tparam int capacity at least so many positions a row */
+static int cache_reserve(lua_State *L)
+{
+    pxr_error error = {0};
+    pxr_kv_cache *cache = pxr_lua_check_handle(L, 1, KV_CACHE);
+    pxr_lua_check(L, pxr_kv_cache_reserve(cache, pxr_lua_check_integer(L, 2, 1, 1 << 24), &error), &error);
+    return 0;
 }
 
 /*** Positions that fit without growing.
@@ -306,16 +340,14 @@ static int cache_values(lua_State *L)
 
 void pxr_lua_open_decoder(lua_State *L)
 {
-    static const luaL_Reg decoder[] = {{"embed", decoder_embed},
-                                       {"forward", decoder_forward},
-                                       {"layers", decoder_layers},
-                                       {"norm", decoder_norm},
-                                       {"logits", decoder_logits},
-                                       {"cache", decoder_cache},
-                                       {NULL, NULL}};
-    static const luaL_Reg cache[] =
-        {{"length", cache_length}, {"setLength", cache_set_length}, {"copy", cache_copy}, {"capacity", cache_capacity},
-         {"keys", cache_keys},     {"values", cache_values},        {NULL, NULL}};
+    static const luaL_Reg decoder[] = {{"embed", decoder_embed},   {"forward", decoder_forward},
+                                       {"layers", decoder_layers}, {"queries", decoder_queries},
+                                       {"norm", decoder_norm},     {"logits", decoder_logits},
+                                       {"cache", decoder_cache},   {NULL, NULL}};
+    static const luaL_Reg cache[] = {{"length", cache_length},   {"setLength", cache_set_length},
+                                     {"copy", cache_copy},       {"capacity", cache_capacity},
+                                     {"keys", cache_keys},       {"values", cache_values},
+                                     {"reserve", cache_reserve}, {NULL, NULL}};
     pxr_lua_class(L, DECODER, decoder, decoder_free);
     pxr_lua_class(L, KV_CACHE, cache, cache_free);
     lua_pop(L, 2);

@@ -357,6 +357,33 @@ static int attention(lua_State *L)
     return 1;
 }
 
+/*** What attention multiplies v with, for looking inside: `softmax(scale q k^T)`, each row summing to 1.
+ * @function attention_weights
+ * @tparam Tensor q [n,heads,head_dim] float32
+ * @tparam Tensor k [m,kv_heads,head_dim] float32
+ * @tparam ?table options `scale` (1/sqrt(head_dim)); `causal` (false; the last query sees all keys, the one before it
+ * all but the last, and so on; what a query does not see has weight 0)
+ * @treturn Tensor [heads,n,m] float32
+ */
+static int attention_weights(lua_State *L)
+{
+    static const char *const keys[] = {"scale", "causal", NULL};
+    const pxr_tensor *q = pxr_lua_check_tensor(L, 1), *k = pxr_lua_check_tensor(L, 2);
+    check_keys(L, 3, keys);
+    const int64_t head_dim = size_of(q, 2);
+    pxr_attention_weights_args args = {
+        .q = q,
+        .k = k,
+        .scale = (float)number_option(L, 3, "scale", head_dim > 0 ? 1.0 / sqrt((double)head_dim) : 1.0),
+        .causal = boolean_option(L, 3, "causal"),
+    };
+    pxr_error error = {0};
+    pxr_lua_collect_if_needed(L);
+    args.out = push_tensor(L, q, PXR_F32, 3, (const int64_t[]){size_of(q, 1), size_of(q, 0), size_of(k, 0)});
+    pxr_lua_check(L, pxr_attention_weights(&args, &error), &error);
+    return 1;
+}
+
 /* ---- k-means --------------------------------------------------------------------------------------------------- */
 
 /*** k-means as SAOT merges cells.
@@ -605,6 +632,7 @@ void pxr_lua_open_ops(lua_State *L)
         {"silu_mul", silu_mul},
         {"embedding", embedding},
         {"attention", attention},
+        {"attention_weights", attention_weights},
         {"kmeans", kmeans},
         {"sample", sample},
         {"threads", threads},

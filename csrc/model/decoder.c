@@ -199,18 +199,33 @@ static pxr_status reserve_host(pxr_decoder *decoder, int64_t rows, int64_t seque
     return PXR_OK;
 }
 
+/* Host angles of positions past .. past+count-1 become rows begin .. of `rows`. */
+static void fill_angles(pxr_decoder *decoder, int64_t rows, int64_t begin, int64_t past, int64_t count)
+{
+    const int64_t half = decoder->config.head_dim / 2;
+    float *cosines = decoder->angles + begin * half, *sines = cosines + rows * half;
+    for (int64_t i = 0; i < count; i++)
+        pxr_rotary_angles(cosines + i * half, sines + i * half, decoder->frequencies, half, (float)(past + i));
+}
+
+static pxr_status upload_angles(const pxr_decoder *decoder, const buffers *b, pxr_error *error)
+{
+    const int64_t count = b->cos.size[0] * b->cos.size[1];
+    const size_t bytes = (size_t)count * sizeof(float);
+    pxr_status status = decoder->device->upload(decoder->device, b->cos.data, decoder->angles, bytes, error);
+    if (status == PXR_OK)
+        status = decoder->device->upload(decoder->device, b->sin.data, decoder->angles + count, bytes, error);
+    return status;
+}
+
 /* Angles of the rows' positions, and the segments: a row sees its cache row up to itself. */
 static pxr_status lay_out(pxr_decoder *decoder, const buffers *b, const pxr_kv_cache *cache,
                           const pxr_decoder_sequence *sequences, int64_t sequence_count, pxr_error *error)
 {
-    const int64_t half = decoder->config.head_dim / 2, rows = b->cos.size[0];
-    float *cosines = decoder->angles, *sines = cosines + rows * half;
     int64_t begin = 0;
     for (int64_t s = 0; s < sequence_count; s++) {
         const int64_t past = cache->length[sequences[s].row], count = sequences[s].count;
-        for (int64_t i = 0; i < count; i++)
-            pxr_rotary_angles(cosines + (begin + i) * half, sines + (begin + i) * half, decoder->frequencies, half,
-                              (float)(past + i));
+        fill_angles(decoder, b->cos.size[0], begin, past, count);
         decoder->segments[s] = (pxr_attention_segment){.query_begin = begin,
                                                        .query_count = count,
                                                        .key_begin = 0,
@@ -218,10 +233,7 @@ static pxr_status lay_out(pxr_decoder *decoder, const buffers *b, const pxr_kv_c
                                                        .batch = sequences[s].row};
         begin += count;
     }
-    const size_t bytes = (size_t)(rows * half) * sizeof(float);
-    pxr_status status = decoder->device->upload(decoder->device, b->cos.data, cosines, bytes, error);
-    if (status == PXR_OK) status = decoder->device->upload(decoder->device, b->sin.data, sines, bytes, error);
-    return status;
+    return upload_angles(decoder, b, error);
 }
 
 /* The new keys (or values) [n,kv_heads,head_dim] go behind the sequences' pasts. */
@@ -355,6 +367,33 @@ pxr_status pxr_decoder_layers(pxr_decoder *decoder, pxr_kv_cache *cache, const p
             status = attention_sublayer(decoder, &decoder->layers[i], &b, x, &keys, &values, sequence_count, error);
         if (status == PXR_OK) status = mlp_sublayer(decoder, &decoder->layers[i], &b, x, error);
     }
+    return status;
+}
+
+pxr_status pxr_decoder_queries(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *x, int64_t index,
+                               int64_t past, pxr_error *error)
+{
+    const pxr_decoder_config *c = &decoder->config;
+    if (index < 0 || index >= c->layers || past < 0)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                        "decoder: queries of layer %lld at position %lld, it has %lld layers", (long long)index + 1,
+                        (long long)past, (long long)c->layers);
+    const layer *l = &decoder->layers[index];
+    buffers b;
+    pxr_arena_plan(&decoder->arena);
+    cut_buffers(&b, &decoder->arena, c, x->size[0]);
+    pxr_status status = pxr_arena_reserve(&decoder->arena, decoder->device, error);
+    if (status == PXR_OK) status = reserve_host(decoder, x->size[0], 0, error);
+    if (status != PXR_OK) return status;
+    cut_buffers(&b, &decoder->arena, c, x->size[0]);
+    fill_angles(decoder, x->size[0], 0, past, x->size[0]);
+    const pxr_tensor q = pxr_heads(&b.q, c->heads);
+    const pxr_rms_norm_args norm = {.out = &b.normed, .x = x, .weight = &l->input_norm, .epsilon = c->epsilon};
+    status = upload_angles(decoder, &b, error);
+    if (status == PXR_OK) status = pxr_rms_norm(&norm, error);
+    if (status == PXR_OK) status = pxr_linear_layer(&b.q, &b.normed, &l->q, PXR_ACTIVATION_NONE, NULL, error);
+    if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &q, .cos = &b.cos, .sin = &b.sin}, error);
+    if (status == PXR_OK) status = pxr_copy(&(pxr_copy_args){.out = out, .x = &q}, error);
     return status;
 }
 

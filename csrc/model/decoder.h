@@ -52,6 +52,12 @@ pxr_status pxr_decoder_layers(pxr_decoder *decoder, pxr_kv_cache *cache, const p
 pxr_status pxr_decoder_forward(pxr_decoder *decoder, pxr_kv_cache *cache, const pxr_tensor *x,
                                const pxr_decoder_sequence *sequences, int64_t sequence_count, pxr_error *error);
 
+/** The rotated queries with which layer `index` (0-based) looks at the cache: out [n,heads,head_dim] float32 of x [n,D],
+ * what goes into that layer at positions past .. past+n-1. For looking inside: with the cache's keys they give the
+ * layer's attention. */
+pxr_status pxr_decoder_queries(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *x, int64_t index,
+                               int64_t past, pxr_error *error);
+
 /** out [n,D] = final RMSNorm of x; out may be x. */
 pxr_status pxr_decoder_norm(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *x, pxr_error *error);
 

@@ -239,6 +239,26 @@ pxr_status pxr_check_attention(const pxr_attention_args *args, pxr_device **devi
     return status;
 }
 
+pxr_status pxr_check_attention_weights(const pxr_attention_weights_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t queries = size_of(args->q, 0), heads = size_of(args->q, 1), head_dim = size_of(args->q, 2);
+    const int64_t keys = size_of(args->k, 0), kv_heads = size_of(args->k, 1);
+    const pxr_status status = CHECK_TENSORS(
+        "attention_weights",
+        {"out", args->out, FLOAT32, ROWS_DENSE, 3, {{"heads", heads}, {"n", queries}, {"m", keys}}},
+        {"q", args->q, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}},
+        {"k", args->k, FLOAT32, ROWS_DENSE, 3, {{"m", FREE}, {"kv_heads", FREE}, {"head_dim", head_dim}}});
+    if (status != PXR_OK) return status;
+    if (kv_heads < 1 || heads % kv_heads != 0)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                        "attention_weights: %lld heads of q are not a multiple of %lld heads of k", (long long)heads,
+                        (long long)kv_heads);
+    if (queries > 0 && keys < (args->causal ? queries : 1))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention_weights: %lld queries but only %lld keys",
+                        (long long)queries, (long long)keys);
+    return PXR_OK;
+}
+
 pxr_status pxr_check_silu_mul(const pxr_silu_mul_args *args, pxr_device **device, pxr_error *error)
 {
     const int64_t rows = size_of(args->gate, 0), width = size_of(args->gate, 1);

@@ -86,6 +86,16 @@ typedef struct pxr_attention_args {
     bool causal;
 } pxr_attention_args;
 
+/* What attention multiplies v with and never keeps, for looking inside: softmax(scale q k^T) of one sequence. With
+ * `causal` the queries are the last of the keys, as in attention; what a query does not see has weight 0. */
+typedef struct pxr_attention_weights_args {
+    const pxr_tensor *out; /* [heads,n,m] float32, rows dense */
+    const pxr_tensor *q;   /* [n,heads,head_dim] float32, rows dense */
+    const pxr_tensor *k;   /* [m,kv_heads,head_dim] float32, rows dense */
+    float scale;
+    bool causal;
+} pxr_attention_weights_args;
+
 /* out = silu(gate) * up, silu(x) = x / (1 + exp(-x)). `out` may be `gate`. */
 typedef struct pxr_silu_mul_args {
     const pxr_tensor *out, *gate, *up; /* [n,F] float32, rows dense */

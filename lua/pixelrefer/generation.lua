@@ -17,6 +17,7 @@ generation.OPTIONS = {
     repetition_penalty = { type = "number", min = PENALTY.min, max = PENALTY.max },
     seed = { type = "integer", min = 0, max = LARGEST },
     max_new_tokens = { type = "integer", min = 1 },
+    alternatives = { type = "integer", min = 1, max = 1000 },
 }
 
 --- Checks what `generation_config.json` says about sampling.
@@ -36,7 +37,7 @@ end
 -- `generation_config.json`. Sampling is asked for by `sample = true` or a temperature above 0; else greedy.
 -- @tparam table given the user's options
 -- @tparam table config what `read` made of `generation_config.json`
--- @treturn table temperature (0: greedy), top_k, top_p, repetition_penalty, seed, max_new_tokens
+-- @treturn table temperature (0: greedy), top_k, top_p, repetition_penalty, seed, max_new_tokens, alternatives
 function generation.settings(given, config)
     local sampling = given.sample
     if sampling == nil then sampling = (given.temperature or 0) > 0 end
@@ -47,6 +48,7 @@ function generation.settings(given, config)
         repetition_penalty = given.repetition_penalty or config.repetition_penalty or 1,
         seed = given.seed or 0,
         max_new_tokens = given.max_new_tokens or 2048,
+        alternatives = given.alternatives,
     }
     if sampling then
         settings.temperature = given.temperature or 0.2
@@ -72,6 +74,25 @@ function generation.next(logits, settings, ids)
         step = #ids,
     })
     return drawn[1]
+end
+
+--- What else the next token could have been. Log-probabilities are the model's own: without penalty, temperature and
+-- cuts.
+-- @tparam Tensor logits float32 [1,V]
+-- @tparam int id the token that was drawn
+-- @tparam int count at most so many
+-- @tparam Tokenizer tokenizer
+-- @treturn table list of {id =, text =, logprob =}, the likeliest first; an id without a token has the text ""
+-- @treturn number the drawn token's log-probability
+function generation.alternatives(logits, id, count, tokenizer)
+    local logprobs = logits:logSoftmax(2):squeeze(1)
+    local values, places = logprobs:topk(math.min(count, logprobs:nElement()))
+    local list = {}
+    for i, place in ipairs(places:totable()) do
+        local ok, text = pcall(tokenizer.decode, tokenizer, { place - 1 })
+        list[i] = { id = place - 1, text = ok and text or "", logprob = values[i] }
+    end
+    return list, logprobs[id + 1]
 end
 
 return generation

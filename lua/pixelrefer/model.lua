@@ -117,13 +117,17 @@ end
 
 --- Encodes an image or a video once.
 -- @param media an image (uint8 Tensor [h,w,3]), a list of images, a Video, or a path
--- @tparam[opt] table given `inspect(stage, value)`
--- @treturn Scene
+-- @tparam[opt] table given `inspect(stage, value)` sees every stage, may return a replacement, or false to stop there
+-- @treturn Scene nil when `inspect` stopped it
 function Model:encode(media, given)
     given = options.check(given, { inspect = "function" }, "encode")
     local opened = open_media(media)
     local started = core.tick()
-    local encoded = self.pipeline.encode(self, opened.pictures, opened.kind, Session.watcher(given.inspect))
+    local ok, encoded = pcall(self.pipeline.encode, self, opened.pictures, opened.kind, Session.watcher(given.inspect))
+    if not ok then
+        if encoded == Session.STOP then return nil end
+        error(encoded, 0)
+    end
     local scene = Scene.new(self, opened, encoded)
     scene.seconds = { encode = core.tick() - started }
     return scene

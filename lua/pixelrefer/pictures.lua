@@ -49,14 +49,32 @@ function pictures.patches(fitted, config, block)
     return #parts == 1 and parts[1] or tensor.cat(parts, 1), grids
 end
 
+--- Runs the vision encoder; layer by layer when somebody looks.
+-- @tparam Model model
+-- @tparam Tensor patches [cells,588]
+-- @tparam table grids as `patches` gives them
+-- @tparam[opt] function stage called with "<prefix>vision.layer<i>" and the value; what it returns is used
+-- @tparam[opt=""] string prefix
+-- @treturn Tensor [cells,E]
+function pictures.features(model, patches, grids, stage, prefix)
+    if not (stage and stage.watched) then return model.encoder:forward(patches, grids) end
+    local x = model.encoder:embed(patches)
+    for i = 1, model.config.vision_encoder_config.num_hidden_layers do
+        x = stage(("%svision.layer%d"):format(prefix or "", i - 1), model.encoder:layers(x, grids, i, i))
+    end
+    return model.encoder:norm(x)
+end
+
 --- Encodes fitted pictures, each on its own: cut, run the vision encoder.
 -- @tparam Model model
 -- @tparam table fitted uint8 Tensors [H,W,3], as `fit` gives them for blocks of one cell
+-- @tparam[opt] function stage as in `features`
+-- @tparam[opt] string prefix
 -- @treturn table for each picture {features = Tensor [cells,E], height =, width = (cells), picture = the fitted one}
-function pictures.encodeFitted(model, fitted)
+function pictures.encodeFitted(model, fitted, stage, prefix)
     if #fitted == 0 then return {} end
     local patches, grids = pictures.patches(fitted, model.config, 1)
-    local features = model.encoder:forward(patches, grids)
+    local features = pictures.features(model, patches, grids, stage, prefix)
     local encoded, start = {}, 1
     for i, grid in ipairs(grids) do
         local cells = grid[1] * grid[2]

@@ -29,12 +29,17 @@ function Session.new(scene)
     return setmetatable({ scene = scene, model = scene.model, ids = {}, cache = nil, last = nil }, Session)
 end
 
+-- Raised where `inspect` returns false; never leaves the library.
+local STOP = setmetatable({}, { __tostring = function() return "stopped by inspect" end })
+Session.STOP = STOP
+
 -- A function that shows a stage to the user's `inspect` and takes what it returns in place of the value.
 local function watcher(inspect)
     local stage = { watched = inspect ~= nil }
     return setmetatable(stage, {
         __call = function(_, name, value)
             local replacement = inspect and inspect(name, value)
+            if replacement == false then error(STOP, 0) end
             if replacement == nil then return value end
             return replacement
         end,
@@ -126,15 +131,23 @@ local function remember_prefix(session, ids)
     session.scene.prefix = { ids = shared, cache = cache }
 end
 
--- Runs the layers; one by one when somebody looks.
-local function run_layers(session, embeds, stage)
+-- Runs the layers; one by one when somebody looks, who is also shown how the last row attends to all positions.
+local function run_layers(session, embeds, stage, prefix)
     local decoder, cache = session.model.decoder, session.cache
     if not stage.watched then return decoder:forward(embeds, cache) end
-    local x, length = embeds, cache:length()
+    local x, past, count = embeds, cache:length(), embeds:size(1)
+    if past + count > cache:capacity() then cache:reserve(past + count + 256) end
     for i = 1, session.model.config.num_hidden_layers do
-        x = stage("decoder.layer" .. i - 1, decoder:layers(x, cache, i, i))
+        local name = ("%sdecoder.layer%d"):format(prefix, i - 1)
+        local query = decoder:queries(x:narrow(1, count, 1), i, past + count - 1)
+        x = decoder:layers(x, cache, i, i)
+        cache:setLength(past + count)
+        local attention = core.attention_weights(query, cache:keys(i)):squeeze(2)
+        cache:setLength(past)
+        stage(name .. ".attention", attention)
+        x = stage(name, x)
     end
-    cache:setLength(length + embeds:size(1))
+    cache:setLength(past + count)
     return x
 end
 
@@ -168,7 +181,7 @@ local function extend(session, ids, embeds, stage)
         if not stage.watched then covered = adopt_prefix(session, ids) end
     end
     if covered > 0 then embeds = embeds:narrow(1, covered + 1, #ids - covered) end
-    local hidden = run_layers(session, embeds, stage)
+    local hidden = run_layers(session, embeds, stage, "")
     if is_first and not stage.watched then remember_prefix(session, ids) end
     local last = decoder:norm(hidden:narrow(1, hidden:size(1), 1))
     return stage("first_logits", decoder:logits(last):squeeze(1)):view(1, -1)
@@ -187,13 +200,13 @@ end
 local function prepare(session, answer, text, regions, given, stage)
     local scene, model, pipeline = session.scene, session.model, session.model.pipeline
     local objects = scene:regions(regions or {})
-    local object_tokens, counts = nil, {}
+    local object_tokens, counts, cells = nil, {}, {}
     if #objects.flat > 0 then
-        object_tokens, counts = clock(answer, "objects", pipeline.tokenize, model, objects.flat,
-                                      tensor.generator(given.seed or 0), stage,
-                                      { local_crop = given.local_crop or "own", remembered = scene.remembered })
+        object_tokens, counts, cells = clock(answer, "objects", pipeline.tokenize, model, objects.flat,
+                                             tensor.generator(given.seed or 0), stage,
+                                             { local_crop = given.local_crop or "own", remembered = scene.remembered })
     end
-    answer.tokens = counts
+    answer.tokens, answer.cells = counts, cells
     local parts = pipeline.content(text, scene, scene.countsOf(objects, counts), objects.times)
     if session.cache then -- the picture has been shown in the first turn
         for i = #parts, 1, -1 do
@@ -209,13 +222,20 @@ end
 
 -- Feeds the last token, if there is one, and draws the next.
 local function step(session, answer)
-    local decoder, state = session.model.decoder, answer.state
-    local logits = state.logits
-    if #answer.ids > 0 then
-        local x = decoder:embed(tensor.fromTable({ session.last }, "int64"))
-        logits = decoder:logits(decoder:norm(decoder:forward(x, session.cache)))
+    local decoder, state, stage = session.model.decoder, answer.state, answer.state.stage
+    local logits, count = state.logits, #answer.ids
+    if count > 0 then
+        local prefix = ("token%d."):format(count)
+        local x = stage(prefix .. "embeds", decoder:embed(tensor.fromTable({ session.last }, "int64")))
+        local hidden = decoder:norm(run_layers(session, x, stage, prefix))
+        logits = stage(prefix .. "logits", decoder:logits(hidden):squeeze(1)):view(1, -1)
     end
-    return generation.next(logits, state.settings, answer.ids)
+    local id = generation.next(logits, state.settings, answer.ids)
+    if answer.alternatives then
+        answer.alternatives[count + 1], answer.logprobs[count + 1] =
+            generation.alternatives(logits, id, state.settings.alternatives, session.model.tokenizer)
+    end
+    return id
 end
 
 -- The next token of an answer, fed and drawn; nil at its end.
@@ -228,8 +248,8 @@ local function advance(session, answer)
     end
     local ok, id = pcall(guarded, session, step, answer)
     if not ok then
-        if not tostring(id):find("interrupted", 1, true) then error(id, 0) end
-        answer.stopped = "interrupted"
+        if id ~= STOP and not tostring(id):find("interrupted", 1, true) then error(id, 0) end
+        answer.stopped = id == STOP and "inspect" or "interrupted"
         return nil
     end
     answer.ids[#answer.ids + 1] = id
@@ -267,22 +287,34 @@ local function next_piece(session, answer)
     return piece
 end
 
--- Begins a turn: everything up to the first logits.
-local function begin(session, text, regions, given)
-    given = options.check(given, ASK_OPTIONS, "ask")
-    if type(text) ~= "string" then error("ask: the prompt must be a string, found " .. type(text), 0) end
-    local model, stage = session.model, watcher(given.inspect)
-    local answer = setmetatable({ text = "", ids = {}, tokens = {}, seconds = {}, stopped = nil }, Answer)
+-- Everything up to the first logits.
+local function read_turn(session, answer, text, regions, given)
+    local stage = answer.state.stage
     local ids, visual_tokens, object_tokens = prepare(session, answer, text, regions, given, stage)
     answer.prompt_tokens = #ids
-    answer.state = {
-        settings = generation.settings(given, model.generation_config),
-        stream = model.tokenizer:stream { skip_special_tokens = true },
-        raw = "",
-    }
     answer.state.logits = clock(answer, "prefill", prefill, session, ids, visual_tokens, object_tokens, stage)
     session.answer = answer
     session.last = nil
+end
+
+-- Begins a turn. One that `inspect` stops has ended before its first token, and the conversation is as before.
+local function begin(session, text, regions, given)
+    given = options.check(given, ASK_OPTIONS, "ask")
+    if type(text) ~= "string" then error("ask: the prompt must be a string, found " .. type(text), 0) end
+    local model = session.model
+    local answer = setmetatable({ text = "", ids = {}, tokens = {}, cells = {}, seconds = {}, stopped = nil }, Answer)
+    if given.alternatives then answer.alternatives, answer.logprobs = {}, {} end
+    answer.state = {
+        settings = generation.settings(given, model.generation_config),
+        stream = model.tokenizer:stream { skip_special_tokens = true },
+        stage = watcher(given.inspect),
+        raw = "",
+    }
+    local ok, reason = pcall(read_turn, session, answer, text, regions, given)
+    if not ok then
+        if reason ~= STOP then error(reason, 0) end
+        answer.stopped, answer.state.finished = "inspect", true
+    end
     return answer
 end
 
@@ -290,10 +322,11 @@ end
 -- @tparam string text the question; each `<region>` is one of the regions, in order
 -- @tparam[opt] table regions masks: see `scene:regions`
 -- @tparam[opt] table given sample, temperature, top_k, top_p, repetition_penalty, seed, max_new_tokens; `local_crop`
---   ("own" or "first", Lite); `inspect(stage, value)` sees every stage and may return a replacement;
---   `progress(tokens)` is called after each token
--- @treturn Answer text, ids, tokens (of each region), seconds (of each stage), stopped ("end", "length", "context" or
---   "interrupted"), chat; tostring gives the text
+--   ("own" or "first", Lite); `inspect(stage, value)` sees every stage, may return a replacement, or false to stop
+--   there; `alternatives`: so many of each token's likeliest are listed; `progress(tokens)` is called after each token
+-- @treturn Answer text, ids, tokens and cells (of each region), seconds (of each stage), stopped ("end", "length",
+--   "context", "interrupted" or "inspect"), chat; with `alternatives` also alternatives (of each token a list of
+--   {id, text, logprob}, the likeliest first) and logprobs (of the tokens drawn); tostring gives the text
 function Session:ask(text, regions, given)
     local answer = begin(self, text, regions, given)
     core.interruptible(function()
@@ -361,6 +394,7 @@ function Session:score(text, regions, answers, given)
     end
     local before = { last = self.last, length = self.cache and self.cache:length(), answer = self.answer }
     local started = begin(self, text, regions, given)
+    if started.stopped then error("score: stopped by inspect", 0) end
     local ok, results = pcall(score_answers, self, started.state.logits, answers)
     rewind(self, before.length)
     self.last, self.answer = before.last, before.answer

@@ -444,6 +444,62 @@ describe("fused ops", function()
         end)
     end)
 
+    describe("attention_weights", function()
+        --- The same of tensor ops: softmax(q k^T scale), a head at a time.
+        local function composed(q, k, scale, causal)
+            local n, m, heads, group = q:size(1), k:size(1), {}, q:size(2) / k:size(2)
+            local unseen = tensor.arange(m):view(1, m):gt(tensor.arange(m - n, m):view(n, 1))
+            for h = 1, q:size(2) do
+                local scores = q:select(2, h):matmul(k:select(2, math.ceil(h / group)):t()) * scale
+                if causal then scores = scores:maskedFill(unseen, -math.huge) end
+                heads[h] = scores:softmax(2)
+            end
+            return tensor.stack(heads, 1)
+        end
+
+        for _, shape in ipairs { { 1, 1, 1, 1, 1 }, { 3, 5, 2, 2, 72 }, { 20, 70, 4, 2, 128 }, { 66, 66, 6, 1, 18 } } do
+            for _, causal in ipairs { false, true } do
+                local n, m, heads, kv_heads, dim = unpack(shape)
+                local name = ("%d over %d, heads %d/%d of %d%s"):format(n, m, heads, kv_heads, dim,
+                    causal and ", causal" or "")
+                it("is softmax(q k^T): " .. name, function()
+                    local q, k, scale = uniform { n, heads, dim }, uniform { m, kv_heads, dim }, 3 / math.sqrt(dim)
+                    local out = everywhere(name, function()
+                        return core.attention_weights(with_gaps(q), with_gaps(k), { scale = scale, causal = causal })
+                    end)
+                    assert_close(flat(composed(q, k, scale, causal)), out, 2e-6, name)
+                    local v = uniform { m, kv_heads, dim }
+                    local mixed = core.attention(q, k, v, { scale = scale, causal = causal })
+                    for h = 1, heads do
+                        local own = out:select(1, h):matmul(v:select(2, math.ceil(h * kv_heads / heads)))
+                        assert_close(flat(mixed:select(2, h)), own, 4e-6, name .. " times v")
+                    end
+                end)
+            end
+        end
+
+        it("gives no weight to what a query does not see, whatever lies there", function()
+            local q, k = uniform { 5, 2, 16 }, uniform { 9, 1, 16 }
+            local expected = core.attention_weights(q, k, { causal = true })
+            k:narrow(1, 8, 2):fill_(0 / 0)
+            local found = core.attention_weights(q, k, { causal = true })
+            assert_same_bits(expected:narrow(2, 1, 3), found:narrow(2, 1, 3), "causal")
+            assert.equal(0, found:select(2, 1):narrow(2, 6, 4):abs():sum())
+            assert.same({ 2, 0, 4 }, core.attention_weights(uniform { 0, 2, 8 }, uniform { 4, 1, 8 }):size())
+        end)
+
+        it("says what does not fit", function()
+            local q = uniform { 4, 6, 8 }
+            assert.error_matches(function() core.attention_weights(q, uniform { 5, 4, 8 }) end,
+                "attention_weights: 6 heads of q are not a multiple of 4 heads of k")
+            assert.error_matches(function() core.attention_weights(q, uniform { 5, 3, 7 }) end,
+                "attention_weights: k is %[5x3x7%] float32, expected %[mxkv_headsx8%]")
+            assert.error_matches(function() core.attention_weights(q, uniform { 3, 3, 8 }, { causal = true }) end,
+                "4 queries but only 3 keys")
+            assert.error_matches(function() core.attention_weights(q, uniform { 0, 3, 8 }) end, "only 0 keys")
+        end)
+    end)
+
     it("pairwiseDistance and kmeans measure alike, matmul sums as linear", function()
         local a, b = uniform { 9, 37 }, uniform { 70, 37 }
         local A, B, expected = flat(a), flat(b), {}

@@ -39,22 +39,13 @@ local function changed_tokens(patches, grids, block)
     return kept
 end
 
--- The encoder on the scene; layer by layer when somebody looks.
-local function features_of(model, patches, grids, stage)
-    if not stage.watched then return model.encoder:forward(patches, grids) end
-    local x = model.encoder:embed(patches)
-    for i = 1, model.config.vision_encoder_config.num_hidden_layers do
-        x = stage("vision.layer" .. i - 1, model.encoder:layers(x, grids, i, i))
-    end
-    return model.encoder:norm(x)
-end
-
 --- Encodes an image or the frames of a video.
 -- @tparam Model model
 -- @tparam table list uint8 Tensors [h,w,3]
 -- @tparam string kind "image" or "video"
 -- @tparam function stage called with each stage's name and value; what it returns is used
--- @treturn table {visual_tokens = Tensor [n,D], counts = {visual tokens of each picture}}
+-- @treturn table {visual_tokens = Tensor [n,D], counts = {visual tokens of each picture}, grids = {{height, width} of
+--   each picture in tokens}, kept = {uint8 Tensor [height*width] of each frame, when some were dropped}}
 function vision_object.encode(model, list, kind, stage)
     local config = model.config
     if #list == 0 then error(("encode: a %s without frames"):format(kind), 0) end
@@ -63,19 +54,25 @@ function vision_object.encode(model, list, kind, stage)
     for k, picture in ipairs(fitted) do fitted[k] = stage("scene.picture" .. k - 1, picture) end
     local patches, grids = pictures.patches(fitted, config, block)
     patches = stage("scene.patches", patches)
-    local features = stage("scene.features", features_of(model, patches, grids, stage))
+    local features = stage("scene.features", pictures.features(model, patches, grids, stage))
     local tokens = stage("scene.visual_tokens_all", model.projector:forward(merge(features, block)))
 
-    local counts = {}
-    if #grids > 1 and config.use_token_compression then
-        local kept = changed_tokens(patches, grids, block)
-        for k, frame in ipairs(kept) do counts[k] = frame:sum() end
-        local all = stage("scene.kept", tensor.cat(kept, 1))
-        tokens = tokens:indexSelect(1, all:nonzero():select(2, 1))
-    else
-        for k, grid in ipairs(grids) do counts[k] = grid[1] * grid[2] / (block * block) end
+    local counts, sides, kept = {}, {}, nil
+    for k, grid in ipairs(grids) do
+        sides[k] = { grid[1] / block, grid[2] / block }
+        counts[k] = sides[k][1] * sides[k][2]
     end
-    return { visual_tokens = tokens, counts = counts }
+    if #grids > 1 and config.use_token_compression then
+        local all = stage("scene.kept", tensor.cat(changed_tokens(patches, grids, block), 1))
+        local start = 1
+        kept = {}
+        for k, count in ipairs(counts) do
+            kept[k] = all:narrow(1, start, count)
+            counts[k], start = kept[k]:sum(), start + count
+        end
+        tokens = tokens:indexSelect(1, all:nonzero():select(2, 1))
+    end
+    return { visual_tokens = stage("scene.visual_tokens", tokens), counts = counts, grids = sides, kept = kept }
 end
 
 --- Object tokens of a call's regions.
@@ -85,14 +82,16 @@ end
 -- @tparam function stage as in encode
 -- @treturn Tensor float32 [sum k,D]
 -- @treturn table k of each region
+-- @treturn table cells under the mask of each region; false where the object tokenizer does not say
 function vision_object.tokenize(model, regions, generator, stage)
-    local items, crops = objects.prepare(model, regions, generator, stage)
-    local tokens, counts = {}, {}
-    for j, encoded in ipairs(pictures.encode(model, crops, "region")) do
-        local pooled = objects.pool(model, items[j], encoded, stage, "region" .. j - 1)
+    local items = objects.prepare(model, regions, generator, stage)
+    local tokens, counts, cells = {}, {}, {}
+    for j, encoded in ipairs(objects.encode(model, items, stage)) do
+        local pooled, count = objects.pool(model, items[j], encoded, stage, "region" .. j - 1)
         tokens[j], counts[j] = model.object_tokenizer.project(pooled, model.weights.object_tokenizer), pooled:size(1)
+        cells[j] = count
     end
-    return stage("object_tokens", tensor.cat(tokens, 1)), counts
+    return stage("object_tokens", tensor.cat(tokens, 1)), counts, cells
 end
 
 --- The parts of a user's message: the image or video where the text has its tag (in front when it has none), and the
