@@ -17,6 +17,7 @@ local pixelrefer = {
     media = require "pixelrefer.media",
     mask = require "pixelrefer.mask",
     draw = require "pixelrefer.draw",
+    inside = require "pixelrefer.inside",
     dataset = require "pixelrefer.dataset",
     tokenizer = require "pixelrefer.tokenizer",
     prompt = require "pixelrefer.prompt",
