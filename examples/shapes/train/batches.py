@@ -16,7 +16,8 @@ ATTRIBUTES = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "filling": FILL
 KINDS = ["describe", "colour", "shape", "size", "filling", "larger", "left", "above", "same_colour", "count", "touch",
          "cover", "direction", "speed", "change"]
 # How often a question of a kind is taken, against the others.
-WEIGHTS = {"describe": 2.0, "same_colour": 2.0, "count": 2.0, "direction": 1.5}
+WEIGHTS = {"describe": 1.5, "larger": 1.5, "left": 2.0, "above": 2.0, "same_colour": 3.0, "count": 2.5,
+           "direction": 2.0}
 
 # Frames in which an object of a clip carries masks in Object-Only: mostly the first and the last.
 CLIP_FRAMES = [[0, 3], [0, 3], [0, 1, 3], [0, 2, 3]]
