@@ -27,6 +27,10 @@ describe("the examples", function()
         return (out:gsub("exit 0\n$", ""))
     end
 
+    local function size_of(name)
+        return require("pixelrefer.image").load(folder .. "/" .. name):size()
+    end
+
     it("describes a region", function()
         assert.is_true(#run("describe_region", REFER, "FOLDER/picture.png", "20", "20", "200", "200") > 1)
     end)
@@ -60,9 +64,41 @@ describe("the examples", function()
         end
         assert.matches("farthest_point: ", run("object_tokens", LITE, "FOLDER/picture.png", "FOLDER/picture-sun.png",
                                                "FOLDER/tokens.png", "FOLDER/crop.png", "farthest_point"))
-        local image = require "pixelrefer.image"
-        assert.same(image.load(folder .. "/picture.png"):size(), image.load(folder .. "/tokens.png"):size())
-        assert.is_true(image.load(folder .. "/crop.png"):size(1) % 14 == 0)
+        assert.same(size_of("picture.png"), size_of("tokens.png"))
+        assert.is_true(size_of("crop.png")[1] % 14 == 0)
+        for _, model in ipairs { REFER, LITE } do
+            assert.matches("saot: ", run("object_tokens", model, "FOLDER/clip", "7:FOLDER/clip-house-007.png",
+                                         "FOLDER/tokens.png"))
+            assert.same(size_of("clip/007.png"), size_of("tokens.png"))
+        end
+    end)
+
+    it("shows where an answer looks, in a picture and in a clip", function()
+        assert(os.execute("mkdir " .. folder .. "/attention") == 0)
+        for _, model in ipairs { LITE, REFER } do
+            for _, media in ipairs { { "picture.png", "" }, { "clip", "7:", "clip/007.png", "-007" } } do
+                local mask = ("%sFOLDER/%s-house%s.png"):format(media[2], media[1]:match("^%a+"), media[4] or "")
+                local out = run("attention", model, "FOLDER/" .. media[1], mask, "FOLDER/attention")
+                assert.equal(model == REFER, out:find("visual +[%d.]+ %%") ~= nil)
+                assert.matches("object +[%d.]+ %%", out)
+                assert.same({ 520, 960, 3 }, size_of("attention/layers.png"))
+                assert.same(size_of(media[3] or media[1]), size_of("attention/region.png"))
+            end
+        end
+        assert.same(size_of("clip/000.png"), size_of("attention/picture.png")) -- the clip's first frame came last
+    end)
+
+    it("names the words near an object token and the alternatives of an answer", function()
+        local out = run("words", REFER, "FOLDER/picture.png", "FOLDER/picture-sun.png")
+        assert.matches("object token 32: ", out)
+        assert.matches("answer token 1: .* %d+ %%", out)
+    end)
+
+    it("reads, replaces and stops", function()
+        local out = run("layers", LITE, "FOLDER/picture.png", "FOLDER/picture-sun.png")
+        assert.matches("after layer 1: ", out)
+        assert.matches("without object tokens: ", out)
+        assert.matches("stopped %(inspect%) with 16 object tokens of width 96", out)
     end)
 
     it("demonstrates everything and says that its words are noise", function()

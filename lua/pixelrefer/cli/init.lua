@@ -28,6 +28,7 @@ options:
   --tokenizer NAME|FILE.lua                                    the object tokenizer, in place of SAOT
   --prompt TEXT            describe: the question (default "Describe <region> in detail.")
   --json                   text, ids, tokens of each region, seconds of each stage
+  --alternatives N         with --json: the N likeliest of each token, with log-probabilities
   --stream                 print the answer as it comes
   --sample --temperature X --top-k N --top-p X --repetition-penalty X --seed N --max-new-tokens N
   --local-crop own|first   Lite: each region its own crop, or the reference's first
@@ -38,6 +39,7 @@ options:
 local GENERATION = {
     sample = "flag", temperature = "number", ["top-k"] = "integer", ["top-p"] = "number",
     ["repetition-penalty"] = "number", seed = "integer", ["max-new-tokens"] = "integer", ["local-crop"] = "string",
+    alternatives = "integer",
 }
 local MEDIA = { fps = "number", ["max-frames"] = "integer", start = "number", ["end"] = "number" }
 local MODEL = { model = "path", threads = "integer", device = "string" }
@@ -112,6 +114,9 @@ local function answer_json(answer)
         text = answer.text,
         ids = json.array(answer.ids),
         tokens = json.array(answer.tokens),
+        cells = json.array(answer.cells),
+        alternatives = answer.alternatives,
+        logprobs = answer.logprobs,
         seconds = answer.seconds,
         prompt_tokens = answer.prompt_tokens,
         stopped = answer.stopped,
