@@ -2,6 +2,7 @@
  * @module pixelrefer.core
  */
 #include "lua/binding.h"
+#include "lua/tensor.h"
 
 #include "model/infusion.h"
 #include "model/object_tokenizer.h"
@@ -313,7 +314,7 @@ static void check_pair(lua_State *L, int index, int64_t pair[2])
 @tparam Generator generator draws the k-means starts
 @treturn Tensor tokens: float32 [k,E]
 @treturn Tensor cells: float32 [n,E], the features under the mask
-@treturn Tensor assignment: int64 [n], the token (0-based) each cell went into */
+@treturn Tensor assignment: int64 [n], the token (from 1) that each cell went into */
 static int object_tokenizer_pool(lua_State *L)
 {
     pxr_error error = {0};
@@ -338,6 +339,7 @@ static int object_tokenizer_pool(lua_State *L)
     *tokens = pooled.tokens;
     *cells = pooled.cells;
     *assignment = pooled.assignment;
+    pxr_lua_shift_indices(L, assignment, 1);
     return 3;
 }
 

@@ -8,30 +8,14 @@
 
 /* ---- reductions -------------------------------------------------------------------------------------------------- */
 
-static pxr_dtype result_type(pxr_reduce_kind kind, pxr_dtype dtype)
-{
-    switch (kind) {
-    case PXR_REDUCE_SUM:
-    case PXR_REDUCE_PROD:
-        return pxr_dtype_is_float(dtype) ? dtype : PXR_I64;
-    case PXR_REDUCE_ARGMAX:
-    case PXR_REDUCE_ARGMIN:
-        return PXR_I64;
-    case PXR_REDUCE_ANY:
-    case PXR_REDUCE_ALL:
-        return PXR_U8;
-    default:
-        return dtype;
-    }
-}
-
 /* Pushes the reduction of x, with size 1 at `dim`. */
 static pxr_tensor *push_reduced(lua_State *L, const pxr_tensor *x, int dim, pxr_reduce_kind kind)
 {
     pxr_error error = {0};
     pxr_tensor shape = *x;
     shape.size[dim] = 1;
-    pxr_tensor *out = pxr_lua_push_empty(L, pxr_tensor_device(x), result_type(kind, x->dtype), shape.rank, shape.size);
+    pxr_tensor *out = pxr_lua_push_empty(L, pxr_tensor_device(x), pxr_reduced_type(kind, x->dtype), shape.rank,
+                                         shape.size);
     const pxr_status status = pxr_reduce(&(pxr_reduce_args){.out = out, .x = x, .dim = dim, .kind = kind}, &error);
     pxr_lua_check(L, status, &error);
     if (kind == PXR_REDUCE_ARGMAX || kind == PXR_REDUCE_ARGMIN) pxr_lua_shift_indices(L, out, 1);
@@ -174,7 +158,7 @@ static int cumsum(lua_State *L)
     pxr_error error = {0};
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     const int dim = pxr_lua_check_dim(L, 2, x->rank);
-    pxr_tensor *out = pxr_lua_push_empty(L, pxr_tensor_device(x), result_type(PXR_REDUCE_SUM, x->dtype), x->rank,
+    pxr_tensor *out = pxr_lua_push_empty(L, pxr_tensor_device(x), pxr_reduced_type(PXR_REDUCE_SUM, x->dtype), x->rank,
                                          x->size);
     const pxr_status status = pxr_cumsum(&(pxr_cumsum_args){.out = out, .x = x, .dim = dim}, &error);
     pxr_lua_check(L, status, &error);

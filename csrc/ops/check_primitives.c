@@ -216,8 +216,7 @@ pxr_status pxr_check_where(const pxr_where_args *args, pxr_device **device, pxr_
 
 /* ---- along a dim ------------------------------------------------------------------------------------------------ */
 
-/* The type that a reduction of `x` gives. */
-static pxr_dtype reduced_type(pxr_reduce_kind kind, pxr_dtype x)
+pxr_dtype pxr_reduced_type(pxr_reduce_kind kind, pxr_dtype x)
 {
     switch (kind) {
     case PXR_REDUCE_SUM:
@@ -249,7 +248,7 @@ pxr_status pxr_check_reduce(const pxr_reduce_args *args, pxr_device **device, px
     if ((unsigned)args->kind >= PXR_REDUCE_COUNT) return RESULT(FAIL("reduce: there is no kind %d", (int)args->kind));
     return RESULT(output(c, "out", args->out) && input(c, "x", args->x) && dim_is_in(c, args->x, args->dim) &&
                   shape_is_with(c, "out", args->out, args->x, args->dim, 1) && reducible(c, args) &&
-                  type_is(c, "out", args->out, reduced_type(args->kind, args->x->dtype)) &&
+                  type_is(c, "out", args->out, pxr_reduced_type(args->kind, args->x->dtype)) &&
                   apart(c, "x", args->x, args->out, false));
 }
 
@@ -258,7 +257,7 @@ pxr_status pxr_check_cumsum(const pxr_cumsum_args *args, pxr_device **device, px
     CHECK(cumsum);
     return RESULT(output(c, "out", args->out) && input(c, "x", args->x) && dim_is_in(c, args->x, args->dim) &&
                   shape_is(c, "x", args->x, args->out) &&
-                  type_is(c, "out", args->out, reduced_type(PXR_REDUCE_SUM, args->x->dtype)) &&
+                  type_is(c, "out", args->out, pxr_reduced_type(PXR_REDUCE_SUM, args->x->dtype)) &&
                   apart(c, "x", args->x, args->out, false));
 }
 

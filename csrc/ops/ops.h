@@ -253,6 +253,9 @@ typedef struct pxr_reduce_args {
     pxr_reduce_kind kind;
 } pxr_reduce_args;
 
+/** The type that a reduction of a tensor of type `x` gives (a cumulative sum: PXR_REDUCE_SUM). */
+pxr_dtype pxr_reduced_type(pxr_reduce_kind kind, pxr_dtype x);
+
 /* Running sums along dim `dim`; floats keep their type (float32 sums), integers give int64. */
 typedef struct pxr_cumsum_args {
     const pxr_tensor *out, *x;

@@ -30,9 +30,8 @@ function saot.new(framework, config, weights, device)
         end,
         pool = function(features, item)
             local height, width = features:size(1), features:size(2)
-            local tokens, cells, assignment = pooling:pool(features:reshape(height * width, hidden), { height, width },
-                                                           item.mask_grid, item.box, item.image_size, item.generator)
-            return tokens, cells, assignment + 1
+            return pooling:pool(features:reshape(height * width, hidden), { height, width }, item.mask_grid, item.box,
+                                item.image_size, item.generator)
         end,
         project = function(tokens)
             return projector:forward(tokens)
