@@ -1,4 +1,15 @@
---- Datasets in the reference's format: pictures or videos, questions with answers, a mask for each `<region>`.
+--- Datasets: pictures or videos with masked regions.
+--
+-- @{samples} reads any of them as pictures with their regions:
+--
+--     for sample in dataset.samples("instances.json", { root = "train2017" }) do
+--         local scene = model:encode(sample.media())
+--         for _, region in ipairs(sample.regions) do
+--             print(region.fields.category, scene:ask("Describe <region>.", region.masks()))
+--         end
+--     end
+--
+-- @{open} reads the reference's format as it is, with questions, answers and a mask for each `<region>`:
 --
 --     for record, problem in dataset.open("train.json", { root = "pictures" }) do
 --         if record then
@@ -11,8 +22,8 @@
 --         end
 --     end
 --
--- A file is a JSON array or has one object a line. It is read piece by piece: memory holds one record, however long the
--- file is. A record looks like
+-- Such a file is a JSON array or has one object a line. It is read piece by piece: memory holds one record, whatever
+-- the file's length. A record looks like
 --
 --     {"image": "p.jpg", "width": 640, "height": 480, "masks": [annotation, ...],
 --      "conversations": [{"from": "human", "value": "<image>\nWhat is <region>?"}, {"from": "gpt", "value": "..."}]}
@@ -24,136 +35,9 @@
 local json = require "pixelrefer.json"
 local mask = require "pixelrefer.mask"
 local options = require "pixelrefer.options"
+local pieces = require "pixelrefer.dataset.pieces"
 
 local dataset = {}
-
-local CHUNK_BYTES = 2 ^ 16
-local RECORD_BYTES = 2 ^ 26 -- a longer record is no record: an unclosed string would swallow the file
-
--- ---- pieces of a file --------------------------------------------------------------------------------------------
-
--- A window on a file: `text` is what has been read, `from` the position of the first byte that is not yet dropped, and
--- `line` the line of that byte.
-local Window = {}
-Window.__index = Window
-
-local function new_window(path)
-    local file, reason = io.open(path, "rb")
-    if not file then error(reason, 0) end -- "path: why"
-    return setmetatable({ path = path, file = file, text = "", from = 1, line = 1 }, Window)
-end
-
---- Reads on, what was dropped thrown away: positions in the text change, those relative to `from` do not. A long piece
---- is doubled, so that its bytes are copied a few times only. False at the file's end.
-function Window:more()
-    local length = self:length()
-    local chunk, reason = self.file:read(math.max(CHUNK_BYTES, math.min(length, RECORD_BYTES - length)))
-    if reason then error(("%s: %s"):format(self.path, reason), 0) end
-    if not chunk then return false end
-    self.text, self.from = self.text:sub(self.from) .. chunk, 1
-    return true
-end
-
---- Bytes that are there and not dropped.
-function Window:length()
-    return #self.text - self.from + 1
-end
-
---- The first `count` bytes, which are dropped.
--- @tparam int count
--- @treturn string
-function Window:take(count)
-    local last = self.from + count - 1
-    local at = self.from
-    while true do
-        at = self.text:find("\n", at, true)
-        if not at or at > last then break end
-        self.line, at = self.line + 1, at + 1
-    end
-    local taken = self.text:sub(self.from, last)
-    self.from = last + 1
-    return taken
-end
-
---- The first byte; nil when nothing is there.
-function Window:first()
-    return self.text:byte(self.from)
-end
-
---- Drops blanks; false at the file's end.
-function Window:skip_blanks()
-    while true do
-        local at = self.text:find("%S", self.from)
-        self:take((at or #self.text + 1) - self.from)
-        if at then return true end
-        if not self:more() then return false end
-    end
-end
-
--- Lines: each that is not blank is a piece. Returns text, line, and a reason when it cannot be a record.
-local function next_line(window)
-    if not window:skip_blanks() then return nil end
-    local line, scanned = window.line, 0
-    while true do
-        local at = window.text:find("\n", window.from + scanned, true)
-        if at then return window:take(at - window.from + 1), line end
-        scanned = window:length()
-        if scanned > RECORD_BYTES then break end
-        if not window:more() then return window:take(scanned), line end
-    end
-    repeat -- the rest of a line that is too long
-        local at = window.text:find("\n", window.from, true)
-        window:take(at and at - window.from + 1 or window:length())
-    until at or not window:more()
-    return "", line, ("a line of more than %d bytes"):format(RECORD_BYTES)
-end
-
-local QUOTE, BACKSLASH, COMMA, BRACKET, BRACE, BRACKET_END = ('"\\,[{]'):byte(1, 6)
-
--- Bytes of the value that begins the window, up to the `,` or `]` behind it; nil when the file ends in it, or it is too
--- long.
-local function value_length(window)
-    local depth, scanned, in_string = 0, 0, false
-    while true do
-        local found = window.text:find(in_string and '["\\]' or '[]["{},]', window.from + scanned)
-        if not found then
-            scanned = math.max(scanned, window:length())
-            if scanned > RECORD_BYTES or not window:more() then return nil end
-        else
-            local byte = window.text:byte(found)
-            scanned = found - window.from + 1
-            if byte == QUOTE then
-                in_string = not in_string
-            elseif byte == BACKSLASH then -- the next character is only text
-                scanned = scanned + 1
-            elseif byte == BRACKET or byte == BRACE then
-                depth = depth + 1
-            elseif depth == 0 then
-                return scanned - 1
-            elseif byte ~= COMMA then
-                depth = depth - 1
-            end
-        end
-    end
-end
-
--- Elements of an array whose `[` has been dropped. After a reason there is no further one.
-local function next_element(window)
-    if not window:skip_blanks() then return "", window.line, "the file ends within the list: ']' expected" end
-    if window:first() == BRACKET_END then
-        window:take(1)
-        if window:skip_blanks() then return "", window.line, "something stands behind the list's ']'" end
-        return nil
-    end
-    local line, length = window.line, value_length(window)
-    if not length then
-        return "", line, window:length() > RECORD_BYTES and ("a record of more than %d bytes"):format(RECORD_BYTES)
-            or "the file ends within a record"
-    end
-    local text = window:take(length)
-    if window:first() == COMMA then window:take(1) end
-    return text, line
-end
 
 -- ---- records -----------------------------------------------------------------------------------------------------
 
@@ -332,9 +216,26 @@ local function decode(annotation, record)
     return mask.polygon({ record.height, record.width }, annotation)
 end
 
---- Decodes the masks of one turn, or of all, as `scene:ask` takes them.
+--- Decodes one mask, as `scene:ask` takes it.
+-- @tparam int i its number
+-- @treturn Tensor|table for a picture a mask; for a video the object's {mask =, frame =}, or a list of those
+-- @raise an annotation that cannot be decoded, naming its number
+function Record:region(i)
+    local ok, result = pcall(function()
+        if not self.video then return decode(self.masks[i], self) end
+        local frames = {}
+        for f, part in ipairs(self.masks[i]) do
+            frames[f] = { mask = decode(part.annotation, self), frame = part.frame }
+        end
+        return #frames == 1 and frames[1] or frames
+    end)
+    if not ok then error(("line %d: masks[%d]: %s"):format(self.line, i, tostring(result)), 0) end
+    return result
+end
+
+--- Decodes the masks of one turn, or of all.
 -- @tparam[opt] int turn
--- @treturn table for a picture a list of masks; for a video each object's {mask =, frame =}, or a list of those
+-- @treturn table each as `region` gives it
 -- @raise an annotation that cannot be decoded, naming its number
 function Record:regions(turn)
     local first, last = 1, #self.masks
@@ -344,18 +245,7 @@ function Record:regions(turn)
         first, last = asked.first, asked.first + asked.count - 1
     end
     local regions = {}
-    for i = first, last do
-        local ok, result = pcall(function()
-            if not self.video then return decode(self.masks[i], self) end
-            local frames = {}
-            for f, part in ipairs(self.masks[i]) do
-                frames[f] = { mask = decode(part.annotation, self), frame = part.frame }
-            end
-            return #frames == 1 and frames[1] or frames
-        end)
-        if not ok then error(("line %d: masks[%d]: %s"):format(self.line, i, tostring(result)), 0) end
-        regions[#regions + 1] = result
-    end
+    for i = first, last do regions[#regions + 1] = self:region(i) end
     return regions
 end
 
@@ -414,11 +304,12 @@ end
 
 -- The function that gives the next piece of the window: text, line, and a reason when it cannot be a record.
 local function pieces_of(window)
-    while window:length() < 3 and window:more() do end
-    if window.text:sub(1, 3) == "\239\187\191" then window:take(3) end -- a byte order mark
-    if not window:skip_blanks() or window:first() ~= BRACKET then return next_line end
-    window:take(1)
-    return next_element
+    if not window:accept("[") then return window.next_line end
+    return function()
+        local text, line, reason = window:next_element()
+        if text or not window:skip_blanks() then return text, line, reason end
+        return "", window.line, "something stands behind the list's ']'"
+    end
 end
 
 --- Opens a dataset. The result is an iterator for one `for`: it gives a Record and, where one is broken, `false` and
@@ -427,29 +318,84 @@ end
 -- @tparam[opt] table given
 -- @tparam[opt] string given.root the folder of relative paths; the file's own unless said
 -- @treturn function `record, problem = next()`
+-- @treturn function the bytes that have been read
+-- @treturn int the bytes of the file
 -- @raise a file that cannot be read
 function dataset.open(path, given)
     if type(path) ~= "string" then error("dataset.open: a path expected, got " .. type(path), 0) end
     local settings = options.check(given, { root = "string" }, "dataset.open")
     local root = settings.root or path:match("^(.*)/[^/]*$") or ""
-    local window = new_window(path)
+    local window = pieces.open(path)
     local next_piece, ended = pieces_of(window), false
-    return function()
+    local function next_record()
         if not window.file then return nil end
         local text, line, reason
         if not ended then text, line, reason = next_piece(window) end
         if not text then
-            window.file:close()
-            window.file = nil
+            window:close()
             return nil
         end
-        ended = reason and next_piece == next_element
+        ended = reason and next_piece ~= window.next_line
         local ok, record = true, nil
         if not reason then ok, record = pcall(read_record, text, line, root) end
         if ok and record then return record end
         if not ok and type(record) ~= "table" then error(record, 0) end
         return false, setmetatable({ path = path, line = line, reason = reason or record.reason }, Problem)
     end
+    return next_record, function() return window:offset() end, window.bytes
+end
+
+-- ---- samples -----------------------------------------------------------------------------------------------------
+
+local COCO_KEYS = { info = true, licenses = true, images = true, annotations = true, categories = true }
+
+-- Whether a file holds COCO's one object: its first key tells it from a record.
+local function is_coco(path)
+    local window = pieces.open(path)
+    local key = window:accept("{") and window:next_key()
+    window:close()
+    return COCO_KEYS[key] or false
+end
+
+--- Opens a dataset of any kind as samples, each a picture or video with its regions:
+--
+-- - a COCO or LVIS instances file;
+-- - a file in the reference's format (neighbouring records of one picture are one sample);
+-- - a folder of pictures with a mask PNG for each in the folder `masks` (or `given.masks`): `masks/NAME.png`, where an
+--   indexed PNG has a region for each index but 0, or a folder `masks/NAME` with a PNG for each region. A folder among
+--   the pictures is a video, its frames in order; `masks/VIDEO/FRAME.png` are indexed PNGs, an index for each object.
+--
+-- A sample has `name` (of its picture, as the dataset says it), `path`, `kind` ("image" or "video"), `id`, `width` and
+-- `height` where known, `fields` (what the dataset says about it), `regions`, and `media(sampling)`, which loads it as
+-- `model:encode` takes it. A region has `id`, `fields`, and `masks()`, which decodes what `scene:ask` takes (of a
+-- folder's video `masks(true)` only the object's first frame: PixelRefer takes one); a question also `question` and
+-- `answer`. What is broken has a `problem`, the reason, and no media or masks.
+-- @tparam string path
+-- @tparam[opt] table given
+-- @tparam[opt] string given.root the folder of relative paths; the file's own unless said
+-- @tparam[opt] string given.masks a folder's masks; its `masks` unless said
+-- @tparam[opt=false] boolean given.questions in the reference's format a region is a question with all its masks, not a
+--   mask
+-- @treturn function `sample = next()`
+-- @treturn function the share of the dataset that has been read, 0 to 1
+-- @treturn table what is known about all of it: COCO's `categories` by id; else empty
+-- @raise a file that cannot be read
+function dataset.samples(path, given)
+    if type(path) ~= "string" or path == "" then
+        error("dataset.samples: a path expected, got " .. (path == "" and "an empty string" or type(path)), 0)
+    end
+    local settings = options.check(given, { root = "string", masks = "string", questions = "boolean" },
+                                   "dataset.samples")
+    if require("pixelrefer.core").path_kind(path) == "directory" then
+        return require("pixelrefer.dataset.folder").samples(path, settings.masks or path .. "/masks")
+    end
+    local root = settings.root or path:match("^(.*)/[^/]*$") or ""
+    if is_coco(path) then
+        local next_sample, share, categories = require("pixelrefer.dataset.coco").samples(path,
+            root == "" and "" or root .. "/")
+        return next_sample, share, { categories = categories }
+    end
+    return require("pixelrefer.dataset.conversations").samples(path, root, settings.questions)
 end
 
 return dataset
