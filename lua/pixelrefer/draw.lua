@@ -150,16 +150,17 @@ end
 -- @field box {top, left, bottom, right} that the cells divide (the whole picture)
 -- @field mask uint8 [gh,gw]: cells that count; the others show the picture (all)
 -- @field opacity of the hottest cells, 0 to 1 (0.85)
+-- @field least the value that is coldest (0)
 -- @field most the value that is hottest (the largest there is)
 
 --- Numbers on the cells of a picture as heat: dark where there is little, bright where there is much.
 -- @tparam Tensor picture uint8 [h,w,3]
--- @tparam Tensor values [gh,gw], not negative
+-- @tparam Tensor values [gh,gw]
 -- @tparam[opt] table given @{HeatOptions}
 -- @treturn Tensor uint8 [h,w,3], a new one
 function draw.heat(picture, values, given)
     local settings = options.check(given, {
-        box = "table", mask = "tensor", most = "number",
+        box = "table", mask = "tensor", least = { type = "number", default = 0 }, most = "number",
         opacity = { type = "number", min = 0, max = 1, default = 0.85 },
     }, "draw.heat")
     if not tensor.isTensor(picture) then error("draw.heat: a picture expected, got " .. type(picture), 2) end
@@ -170,8 +171,9 @@ function draw.heat(picture, values, given)
     local function spread(cells) -- to pixels
         return cells:indexSelect(1, nearest(height, cells:size(1))):indexSelect(2, nearest(width, cells:size(2)))
     end
-    local share = spread((values:float() / math.max(most, 1e-30)):clamp(0, 1)):reshape(-1)
-    local alpha = ((share:sqrt() * 0.5 + 0.5) * settings.opacity):view(height, width, 1)
+    local scaled = (values:float() - settings.least) / math.max(most - settings.least, 1e-30)
+    local share = spread(scaled:clamp(0, 1)):reshape(-1)
+    local alpha = ((share:sqrt() * 0.4 + 0.6) * settings.opacity):view(height, width, 1)
     local part = drawn:narrow(1, top + 1, height):narrow(2, left + 1, width)
     local blended = part:float() * (1 - alpha) + heat_colors(share):view(height, width, 3) * alpha
     blended = blended:round():byte()

@@ -25,7 +25,6 @@ local inside = {}
 --- What an answer attends to.
 -- @type Attention
 -- @field inspect the function to pass on as `inspect`; a new turn begins anew
--- @field kinds what each position before the answer is: "visual", "object", "text", or "earlier" in a conversation
 -- @field ids the turn's token ids
 local Attention = {}
 Attention.__index = Attention
@@ -78,19 +77,33 @@ function Attention:kinds()
     return kinds
 end
 
+-- Answer tokens whose layers were all recorded.
+local function token_count(self)
+    local count = 0
+    while self.rows[count + 1] and #self.rows[count + 1] == #self.rows[1] do count = count + 1 end
+    return count
+end
+
+-- Runs f over the layers and stacks what it returns, freeing what it needs.
+local function each_layer(self, f)
+    local list = {}
+    for i = 1, #self.rows[1] do list[i] = tensor.scope(f, i) end
+    return tensor.stack(list, 1)
+end
+
 --- The weights: of each layer and head how much each token of the answer, when it was drawn, looked at each position
 -- before the answer. A row sums to 1 less what went to the answer's own earlier tokens.
--- @treturn Tensor float32 [layers, heads, answer tokens, prompt tokens]
-function Attention:weights()
-    local count, layers = positions(self), {}
-    for i = 1, #self.rows[1] do
-        local tokens = {}
-        for t, row in ipairs(self.rows) do
-            if row[i] then tokens[t] = row[i]:narrow(2, 1, count) end
-        end
-        layers[i] = tensor.stack(tokens, 2)
+-- @tparam[opt] int layer one layer alone, from 1
+-- @treturn Tensor float32 [layers, heads, answer tokens, prompt tokens]; of one layer without the first dim
+function Attention:weights(layer)
+    local count = positions(self)
+    if not layer then return each_layer(self, function(i) return self:weights(i) end) end
+    if not self.rows[1][layer] then
+        error(("attention: there is no layer %s, but %d"):format(tostring(layer), #self.rows[1]), 0)
     end
-    return tensor.stack(layers, 1)
+    local tokens = {}
+    for t = 1, token_count(self) do tokens[t] = self.rows[t][layer]:narrow(2, 1, count) end
+    return tensor.stack(tokens, 2)
 end
 
 -- Positions of one kind as an index; nil when there are none.
@@ -106,12 +119,13 @@ end
 -- @treturn table `visual`, `object`, `text`, `earlier`, `answer`: Tensors [layers, heads, answer tokens]; a kind that
 --   the prompt lacks is missing
 function Attention:shares()
-    local weights, shares = self:weights(), {}
+    local shares = { answer = each_layer(self, function(i) return (1 - self:weights(i):sum(3)):clamp(0, 1) end) }
     for _, kind in ipairs(KINDS) do
         local places = places_of(self, kind)
-        if places then shares[kind] = weights:indexSelect(4, places):sum(4) end
+        if places then
+            shares[kind] = each_layer(self, function(i) return self:weights(i):indexSelect(3, places):sum(3) end)
+        end
     end
-    shares.answer = (1 - weights:sum(4)):clamp(0, 1)
     return shares
 end
 
@@ -142,21 +156,23 @@ local CHOICE = {
     picture = { type = "integer", min = 1, default = 1 },
 }
 
--- Weights of the chosen layer, head and token over the positions of one kind: [n].
+-- Weights of the chosen layer, head and token over the positions of one kind: [n]; nil when there are none.
 local function chosen(self, kind, given)
-    local weights = self:weights()
-    for _, name in ipairs { "token", "head", "layer" } do -- the last dim first
-        local dim = name == "token" and 3 or name == "head" and 2 or 1
-        if given[name] and given[name] > weights:size(dim) then
-            error(("attention: there is no %s %d, but %d"):format(name, given[name], weights:size(dim)), 0)
+    local function choose(weights, name) -- of [heads or tokens, ...]
+        local number = given[name]
+        if not number then return weights:mean(1) end
+        if number > weights:size(1) then
+            error(("attention: there is no %s %d, but %d"):format(name, number, weights:size(1)), 0)
         end
-        weights = given[name] and weights:narrow(dim, given[name], 1) or weights:mean(dim, true)
+        return weights:select(1, number)
     end
+    local function of_layer(i) return choose(choose(self:weights(i), "head"), "token") end
+    local weights = given.layer and of_layer(given.layer) or each_layer(self, of_layer):mean(1)
     local places = places_of(self, kind)
-    return places and weights:reshape(-1):indexSelect(1, places)
+    return places and weights:indexSelect(1, places)
 end
 
---- Attention to the visual tokens, as heat on a picture of the scene.
+--- Attention to the visual tokens, as heat on a picture of the scene: dark where it is least, bright where it is most.
 -- @tparam Scene scene
 -- @tparam[opt] table given @{Choice}
 -- @treturn Tensor uint8 [h,w,3]
@@ -173,7 +189,8 @@ function Attention:overlay(scene, given)
     if encoded.kept then -- what did not change from frame to frame has no token
         own = tensor.zeros(grid[1] * grid[2]):maskedCopy_(encoded.kept[k], own)
     end
-    return draw.heat(scene.pictures[k], own:contiguous():view(grid[1], grid[2]), { most = values:max() })
+    local ends = { least = values:min(), most = values:max() } -- over all pictures
+    return draw.heat(scene.pictures[k], own:contiguous():view(grid[1], grid[2]), ends)
 end
 
 --- Attention to a region's object tokens, as heat on the cells that each token took.
@@ -195,7 +212,9 @@ function Attention:onRegion(picture, index, given)
         local own = values:narrow(1, start, region.pooled:size(1))
         cells:maskedCopy_(inside_mask, own:indexSelect(1, region.assignment))
     end
-    return draw.heat(picture, cells, { box = region.box, mask = inside_mask, most = values:max() })
+    return draw.heat(picture, cells, {
+        box = region.box, mask = inside_mask, least = values:min(), most = values:max(),
+    })
 end
 
 -- ---- regions -----------------------------------------------------------------------------------------------------

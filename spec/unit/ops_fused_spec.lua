@@ -657,6 +657,7 @@ describe("fused ops", function()
         local calls = {
             function() return core.linear(x, w) end,
             function() return core.kmeans(x, { 1, 2, 3 }, 3) end,
+            function() return core.attention_weights(x:view(80, 4, 16), x:view(80, 4, 16)) end,
             function() return core.sample(logits, { temperature = 1, top_p = 0.5, top_k = 9 }) end,
             function() return w:to("float32"):matmul(w:to("float32")) end,
             function() return x:pairwiseDistance(x:t():contiguous():t()) end,
