@@ -357,6 +357,18 @@ local function is_coco(path)
     return COCO_KEYS[key] or false
 end
 
+--- What kind of dataset a path is.
+-- @tparam string path
+-- @treturn string "folder", "coco" or "conversations"
+-- @raise a file that cannot be read
+function dataset.kind(path)
+    if type(path) ~= "string" or path == "" then
+        error("dataset: a path expected, got " .. (path == "" and "an empty string" or type(path)), 0)
+    end
+    if require("pixelrefer.core").path_kind(path) == "directory" then return "folder" end
+    return is_coco(path) and "coco" or "conversations"
+end
+
 --- Opens a dataset of any kind as samples, each a picture or video with its regions:
 --
 -- - a COCO or LVIS instances file;
@@ -381,16 +393,14 @@ end
 -- @treturn table what is known about all of it: COCO's `categories` by id; else empty
 -- @raise a file that cannot be read
 function dataset.samples(path, given)
-    if type(path) ~= "string" or path == "" then
-        error("dataset.samples: a path expected, got " .. (path == "" and "an empty string" or type(path)), 0)
-    end
     local settings = options.check(given, { root = "string", masks = "string", questions = "boolean" },
                                    "dataset.samples")
-    if require("pixelrefer.core").path_kind(path) == "directory" then
+    local kind = dataset.kind(path)
+    if kind == "folder" then
         return require("pixelrefer.dataset.folder").samples(path, settings.masks or path .. "/masks")
     end
     local root = settings.root or path:match("^(.*)/[^/]*$") or ""
-    if is_coco(path) then
+    if kind == "coco" then
         local next_sample, share, categories = require("pixelrefer.dataset.coco").samples(path,
             root == "" and "" or root .. "/")
         return next_sample, share, { categories = categories }

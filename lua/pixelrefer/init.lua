@@ -19,6 +19,7 @@ local pixelrefer = {
     draw = require "pixelrefer.draw",
     inside = require "pixelrefer.inside",
     dataset = require "pixelrefer.dataset",
+    annotate = require("pixelrefer.annotate").run,
     tokenizer = require "pixelrefer.tokenizer",
     prompt = require "pixelrefer.prompt",
     checkpoint = require "pixelrefer.checkpoint",

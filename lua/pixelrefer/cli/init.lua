@@ -7,6 +7,7 @@ local arguments = require "pixelrefer.cli.arguments"
 local options = require "pixelrefer.options"
 local progress = require "pixelrefer.cli.progress"
 local regions = require "pixelrefer.cli.regions"
+local settings = require "pixelrefer.cli.settings"
 
 local cli = {}
 
@@ -17,6 +18,10 @@ usage:
   pixelrefer info DIR | MEDIA                                  what is in a checkpoint, a picture, a video
   pixelrefer tokenize --model DIR TEXT|-                       ids on one line (--decode: back to text)
   pixelrefer draw MEDIA REGION... -o out.png                   the picture with its regions
+  pixelrefer annotate DATASET --model DIR --out FILE [--task "PROMPT with <region>"]...
+                                                               every region's answer, one a line; goes on where it was
+  pixelrefer merge SHARD... --out FILE                         the shards of a job as one file
+  pixelrefer coco DATASET FILE --out FILE.json                 a job's answers as COCO with captions
   pixelrefer run SCRIPT.lua [ARGUMENT...]                      a script with the library's paths set
 
 REGION: --box x0,y0,x1,y1 | --mask file.png | --rle file.json | --polygon "x,y x,y x,y"
@@ -34,40 +39,24 @@ options:
   --local-crop own|first   Lite: each region its own crop, or the reference's first
   --fps X --max-frames N --start S --end S                     how a video is sampled
   --threads N --device NAME
+annotate:
+  DATASET                  COCO or LVIS JSON; questions as JSON or JSON lines; a folder of pictures with masks/NAME.png
+  --task PROMPT            asked about every region; {name} is a field of its record; several give several answers
+  --where EXPRESSION       which regions: Lua over the fields, as in 'area > 400 and category ~= "sky"'
+  --each FILE.lua          in place of tasks: a file that returns function(region, ask)
+  --root DIR --masks DIR   where pictures and a folder's masks are
+  --shard K/N              every N-th picture from the K-th on
 ]]
 
-local GENERATION = {
-    sample = "flag", temperature = "number", ["top-k"] = "integer", ["top-p"] = "number",
-    ["repetition-penalty"] = "number", seed = "integer", ["max-new-tokens"] = "integer", ["local-crop"] = "string",
-    alternatives = "integer",
-}
-local MEDIA = { fps = "number", ["max-frames"] = "integer", start = "number", ["end"] = "number" }
-local MODEL = { model = "path", threads = "integer", device = "string" }
-local TOKENIZER = { tokenizer = "path" }
+local GENERATION, MEDIA, MODEL, TOKENIZER = settings.GENERATION, settings.MEDIA, settings.MODEL, settings.TOKENIZER
 local OUTPUT = { json = "flag", stream = "flag" }
-
-local function merged(...)
-    local spec = { help = "flag" }
-    for _, part in ipairs { ... } do
-        for name, kind in pairs(part) do spec[name] = kind end
-    end
-    return spec
-end
+local merged, pick = settings.merged, settings.pick
 
 -- Writes to stdout; a full disk is an error.
 local function write(...)
     local ok, reason = io.stdout:write(...)
     if ok then ok, reason = io.stdout:flush() end
     if not ok then error("stdout: " .. tostring(reason), 0) end
-end
-
-local function pick(given, spec)
-    local picked = {}
-    for name in pairs(spec) do
-        local key = name:gsub("%-", "_")
-        picked[key] = given[key]
-    end
-    return picked
 end
 
 local function need_model(given)
@@ -147,6 +136,7 @@ local function print_answer(scene, text, list, given)
 end
 
 local commands = {}
+for name, command in pairs(require "pixelrefer.cli.annotate") do commands[name] = command end
 
 commands.describe = {
     spec = merged(MODEL, TOKENIZER, GENERATION, MEDIA, OUTPUT, regions.OPTIONS, { prompt = "string" }),
