@@ -100,6 +100,8 @@ local LANES = {
     { "docs", "make --no-print-directory docs" },
 }
 
+if long then table.insert(LANES, { "kills", with("check", "luajit spec/support/kill_long.lua") }) end
+
 -- ---- running them ------------------------------------------------------------------------------------------------
 
 local total = { passed = 0, failed = 0, skipped = 0 }
