@@ -20,6 +20,7 @@ local pixelrefer = {
     inside = require "pixelrefer.inside",
     dataset = require "pixelrefer.dataset",
     annotate = require("pixelrefer.annotate").run,
+    compare = require "pixelrefer.compare",
     tokenizer = require "pixelrefer.tokenizer",
     prompt = require "pixelrefer.prompt",
     checkpoint = require "pixelrefer.checkpoint",

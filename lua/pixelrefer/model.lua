@@ -32,8 +32,8 @@ end
 
 --- Loads a checkpoint directory (or a name found in the caches).
 -- @tparam string name
--- @tparam[opt] table given device ("cpu"), threads, tokenizer (the object tokenizer in place of SAOT: see
---   `object_tokenizer.new`)
+-- @tparam[opt] table given device ("cpu"), threads, tokenizer (the object tokenizer in place of the one
+--   that the weights were trained with: see `object_tokenizer.new`)
 -- @treturn Model
 function Model.load(name, given)
     given = options.check(given, LOAD_OPTIONS, "load")

@@ -41,6 +41,25 @@ local function open(given)
         options.hint(given, object_tokenizer.NAMES)), 0)
 end
 
+-- The tokenizer that the weights were trained with. A file that config.json might name is not run.
+local function default_of(config)
+    local trained = config.object_tokenizer or "saot"
+    for _, name in ipairs(object_tokenizer.NAMES) do
+        if name == trained then return name end
+    end
+    return error(("config.json: the weights were trained with the object tokenizer '%s', which is not shipped; "
+        .. "give it as tokenizer"):format(trained), 0)
+end
+
+--- Whether a model's weights were trained with an object tokenizer (SAOT in C and in Lua are one).
+-- @tparam table config of the model
+-- @tparam string name of the object tokenizer
+-- @treturn boolean
+function object_tokenizer.isTrained(config, name)
+    local trained = config.object_tokenizer or "saot"
+    return (trained == "saot_lua" and "saot" or trained) == (name == "saot_lua" and "saot" or name)
+end
+
 local function check_table(found, name)
     if type(found) ~= "table" then
         error(("tokenizer %s: a table { prepare =, pool =, project = } expected, found %s"):format(name, type(found)),
@@ -132,9 +151,9 @@ end
 -- ---- the tokenizer of a model ----------------------------------------------------------------------------------
 
 --- The object tokenizer of a model: the steps that are given, SAOT's for the others, their results checked.
--- @param given nil for SAOT; the name of a shipped tokenizer; a path ending in .lua of a file that returns a
---   tokenizer; a table of any of `prepare`, `pool`, `project`; or a function that makes such a table, called with
---   SAOT's own
+-- @param given nil for the one that the weights were trained with (`config.object_tokenizer`, else SAOT); the name of a
+--   shipped tokenizer; a path ending in .lua of a file that returns a tokenizer; a table of any of `prepare`, `pool`,
+--   `project`; or a function that makes such a table, called with SAOT's own
 -- @tparam table config of the model, with `framework`
 -- @tparam table weights name -> Tensor: `pos_linear.*`, `feat_linear.*`
 -- @tparam string device
@@ -142,7 +161,7 @@ end
 -- @raise a name or file that is not there, a table without any step or with one that is misspelled
 function object_tokenizer.new(given, config, weights, device)
     local builtin = saot.new(config.framework, config, weights, device)
-    local found, name = open(given or "saot")
+    local found, name = open(given or default_of(config))
     if found == saot then found = builtin end
     if type(found) == "function" then found = found(builtin) end
     if type(found) == "table" and type(found.name) == "string" then name = found.name end

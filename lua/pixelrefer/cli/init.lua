@@ -22,6 +22,8 @@ usage:
                                                                every region's answer, one a line; goes on where it was
   pixelrefer merge SHARD... --out FILE                         the shards of a job as one file
   pixelrefer coco DATASET FILE --out FILE.json                 a job's answers as COCO with captions
+  pixelrefer compare DATASET --tokenizer NAME|FILE.lua... -o OUT
+                                                               object tokenizers side by side
   pixelrefer run SCRIPT.lua [ARGUMENT...]                      a script with the library's paths set
 
 REGION: --box x0,y0,x1,y1 | --mask file.png | --rle file.json | --polygon "x,y x,y x,y"
@@ -46,6 +48,10 @@ annotate:
   --each FILE.lua          in place of tasks: a file that returns function(region, ask)
   --root DIR --masks DIR   where pictures and a folder's masks are
   --shard K/N              every N-th picture from the K-th on
+compare:
+  DATASET                  questions with answers, as JSON or JSON lines; OUT gets OUT.jsonl and OUT.png
+  --score FILE.lua         what is right: a file that returns function(expected, text, record) -> boolean
+  --limit N --examples N   questions that are asked, and drawn
 ]]
 
 local GENERATION, MEDIA, MODEL, TOKENIZER = settings.GENERATION, settings.MEDIA, settings.MODEL, settings.TOKENIZER
@@ -137,6 +143,7 @@ end
 
 local commands = {}
 for name, command in pairs(require "pixelrefer.cli.annotate") do commands[name] = command end
+for name, command in pairs(require "pixelrefer.cli.compare") do commands[name] = command end
 
 commands.describe = {
     spec = merged(MODEL, TOKENIZER, GENERATION, MEDIA, OUTPUT, regions.OPTIONS, { prompt = "string" }),
