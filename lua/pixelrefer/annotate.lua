@@ -259,6 +259,13 @@ local function count(job, entry, stored)
     if entry.error and #job.problems < 20 then job.problems[#job.problems + 1] = entry end
 end
 
+-- New answers a second.
+local function rate_of(job)
+    if not job.began then return 0 end
+    local counts = job.counts
+    return (counts.answers + counts.failed - counts.stored) / math.max(core.tick() - job.began, 1e-3)
+end
+
 local function tell(job)
     if not job.given.progress then return end
     local share, elapsed = job.share(), core.tick() - job.began
@@ -266,7 +273,7 @@ local function tell(job)
     local left = share > job.share_before and elapsed * (1 - share) / (share - job.share_before) or nil
     job.given.progress {
         scenes = counts.scenes, answers = counts.answers, failed = counts.failed, share = share, left = left,
-        rate = (counts.answers + counts.failed - counts.stored) / math.max(elapsed, 1e-3),
+        rate = rate_of(job),
     }
 end
 
@@ -374,7 +381,7 @@ function annotate.run(path, given)
     local summary = job.counts
     summary.seconds, summary.problems = core.tick() - started, job.problems
     log(job, { ended = time(), answers = summary.answers, failed = summary.failed, stored = summary.stored,
-        seconds = summary.seconds, reason = not ok and tostring(failure) or nil })
+        seconds = summary.seconds, rate = rate_of(job), reason = not ok and tostring(failure) or nil })
     job.log:close()
     job.results:close()
     if not ok then error(failure, 0) end

@@ -322,6 +322,40 @@ describe("the command annotate", function()
         usage("coco takes a dataset and a job's file", "coco", "a", "-o", "b")
     end)
 
+    -- In place of Slurm: runs each task of an array at once, the last one first, and prints a job's number.
+    local SBATCH = [[#!/bin/bash
+for script; do :; done
+count=$(sed -n 's/^#SBATCH --array=1-//p' "$script")
+echo "$@" >>"$(dirname "$0")/submitted"
+if [ "$count" ]; then
+    for ((k = count; k > 0; k--)); do SLURM_ARRAY_TASK_ID=$k bash "$script" || exit 1; done >&2
+    echo "17;cluster"
+else
+    bash "$script" >&2 && echo 18
+fi
+]]
+
+    it("writes and submits a cluster's jobs, which give the bytes of one run", function()
+        words[#words + 1], words[#words + 2] = "--task", "What's <region>, $HOME?"
+        local text = whole()
+        files.write(folder .. "/sbatch", SBATCH)
+        os.execute("chmod +x " .. command.quoted(folder .. "/sbatch"))
+        words[#words + 1], words[#words + 2] = "--slurm", "3"
+        local code, written = command.run(folder, words)
+        assert.equal(0, code)
+        assert.matches("#SBATCH --array=1-3", written, 1, true)
+        assert.matches("sbatch --dependency=afterok:${array%%;*} ", written, 1, true)
+        assert.is_nil(io.open(out))
+        words[#words + 1] = "--submit"
+        local _, told, stderr = command.run(folder, words, ('PATH=%s:"$PATH"'):format(folder))
+        assert.matches("# submitted: array job 17, merge job 18\n$", told, 1, false)
+        assert.matches("afterok:17 ", files.read(folder .. "/submitted"), 1, true)
+        assert.equal(text, files.read(out), stderr)
+        words[#words] = nil
+        words[#words] = "0"
+        assert.equal(2, (command.run(folder, words)))
+    end)
+
     it("is killed twenty times at any moment and has the same bytes in the end", function()
         local expected = files.write(folder .. "/expected", (whole()))
         local line = { "spec/support/kill_job.sh", 20, 1, 450, seed % 32768, expected, out, "bin/pixelrefer" }

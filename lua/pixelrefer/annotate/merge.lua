@@ -56,7 +56,7 @@ local function advance(file, count)
     end
     for kind, number in pairs(file.found) do
         if ended[kind] ~= number then
-            error(("%s: %d %s expected, found %d"):format(file.path, ended[kind] or -1, kind, number), 0)
+            error(("%s: %d %s expected, found %d"):format(file.path, ended[kind], kind, number), 0)
         end
     end
     return nil

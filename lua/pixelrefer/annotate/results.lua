@@ -62,7 +62,8 @@ end
 -- @treturn Results
 -- @raise a file that is not there or is none of results
 function results.read(path)
-    if core.path_kind(path) == "directory" then error(path .. ": this is no file of results", 0) end
+    local kind = core.path_kind(path)
+    if kind and kind ~= "file" then error(path .. ": not a regular file", 0) end
     local self = open_reader(path)
     if not self.job then error(path .. ": this is no file of results", 0) end
     return self
@@ -126,6 +127,10 @@ function Results:next()
     if object and self.ended then fail(self, "a line behind the end") end
     if object and object["end"] then
         self.ended = object["end"]
+        for _, kind in ipairs { "answers", "failed", "scenes" } do
+            local is_number = type(self.ended) == "table" and type(self.ended[kind]) == "number"
+            if not is_number then fail(self, "no line of results") end
+        end
         return self:next()
     end
     if not object then

@@ -1,11 +1,15 @@
 --- The commands about annotation jobs: annotate, merge, coco.
 -- @module pixelrefer.cli.annotate
 local arguments = require "pixelrefer.cli.arguments"
+local ffi = require "ffi"
 local progress = require "pixelrefer.cli.progress"
 local settings = require "pixelrefer.cli.settings"
 
+ffi.cdef "char *realpath(const char *path, char *resolved);"
+
 local PLACES = { root = "path", masks = "path" }
 local JOB = { task = "repeated", where = "string", each = "path", out = "path", shard = "string" }
+local SLURM = { slurm = "integer", submit = "flag" }
 
 local commands = {}
 
@@ -56,13 +60,48 @@ local function tasks_of(given)
     return tasks
 end
 
+-- The command's own path, as another working directory finds it too.
+local function program()
+    local path = arg and arg[0] or "pixelrefer"
+    local resolved = path:find("/", 1, true) and ffi.C.realpath(path, ffi.new("char[4097]")) -- PATH_MAX and one
+    return resolved and resolved ~= nil and ffi.string(resolved) or path
+end
+
+-- The job as it was given, in one order, without what differs between its shards.
+local function words_of(given, words, spec)
+    local line, names = { program(), "annotate", words[1] }, {}
+    for name in pairs(spec) do names[#names + 1] = name end
+    table.sort(names)
+    for _, name in ipairs(names) do
+        local value = given[(name:gsub("%-", "_"))]
+        if value ~= nil and name ~= "out" and not SLURM[name] then
+            line[#line + 1] = "--" .. name
+            if value ~= true then line[#line + 1] = tostring(value) end
+        end
+    end
+    for _, pair in ipairs(given.repeated) do
+        line[#line + 1], line[#line + 2] = "--" .. pair[1], pair[2]
+    end
+    return line
+end
+
+local function prepare_slurm(given, words, spec)
+    if given.slurm < 1 then arguments.fail("--slurm: at least one task expected, found %d", given.slurm) end
+    if given.shard then arguments.fail("--slurm makes the shards: leave --shard out") end
+    io.stdout:write(require("pixelrefer.annotate.slurm").prepare(words_of(given, words, spec), program(), given.out,
+        given.slurm, given.submit))
+    return 0
+end
+
 commands.annotate = {
-    spec = settings.merged(settings.MODEL, settings.TOKENIZER, settings.GENERATION, settings.MEDIA, PLACES, JOB),
+    spec = settings.merged(settings.MODEL, settings.TOKENIZER, settings.GENERATION, settings.MEDIA, PLACES, JOB, SLURM),
     run = function(given, words)
         if #words ~= 1 then arguments.fail("annotate takes one dataset, found %d", #words) end
         if not given.model then arguments.fail("--model DIR is missing") end
         if not given.out then arguments.fail("annotate needs --out FILE") end
         if given.alternatives then arguments.fail("--alternatives is for ask and describe") end
+        if given.submit and not given.slurm then arguments.fail("--submit belongs to --slurm N") end
+        if given.slurm then return prepare_slurm(given, words, commands.annotate.spec) end
         local options = settings.pick(given, settings.merged(settings.MODEL, settings.TOKENIZER, settings.GENERATION,
             settings.MEDIA, PLACES, { where = "string", each = "path", out = "path" }))
         options.help, options.tasks, options.shard = nil, tasks_of(given), read_shard(given.shard)
