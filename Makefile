@@ -26,7 +26,10 @@ SOURCES := $(sort $(shell find csrc -name '*.c'))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/obj/%.o)
 MODULE := $(BUILD)/pixelrefer/core.so
 
-all: $(MODULE) ## build the module (the default)
+# The documentation of the functions in C, which the prompt's :doc reads.
+DOCUMENTED := $(BUILD)/pixelrefer/core.doc
+
+all: $(MODULE) $(DOCUMENTED) ## build the module (the default)
 	@:
 
 # The module stays mapped until the process ends: its worker threads sleep in it.
@@ -34,6 +37,10 @@ $(MODULE): $(OBJECTS)
 	@mkdir -p $(@D)
 	@echo "LD $@"
 	@$(CC) -shared -Wl,-z,nodelete $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(DOCUMENTED): $(filter csrc/lua/%,$(SOURCES))
+	@mkdir -p $(@D)
+	@sed -n '/^\/\*\*\*/,/\*\//p' $^ > $@
 
 $(BUILD)/obj/%.o: %.c | $(BUILD)/packages
 	@mkdir -p $(@D)
@@ -118,6 +125,7 @@ $(BUILD)/fuzz_%: spec/fuzz/fuzz_%.c $(filter-out $(BUILD)/obj/csrc/lua/%,$(OBJEC
 install: all ## install below PREFIX (DESTDIR is honoured)
 	@install -d $(DESTDIR)$(LIBDIR)/pixelrefer $(DESTDIR)$(LUADIR) $(DESTDIR)$(BINDIR)
 	@install -m 755 $(MODULE) $(DESTDIR)$(LIBDIR)/pixelrefer/core.so
+	@install -m 644 $(DOCUMENTED) $(DESTDIR)$(LIBDIR)/pixelrefer/core.doc
 	@cd lua && find pixelrefer -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
 	@install -m 755 bin/pixelrefer $(DESTDIR)$(BINDIR)/pixelrefer
 	@echo "installed below $(DESTDIR)$(PREFIX)"

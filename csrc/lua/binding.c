@@ -290,10 +290,30 @@ pxr_tensor_map *pxr_lua_check_tensor_map(lua_State *L, int index)
 static struct sigaction previous;
 static int depth;
 
+/* Whose Lua code Ctrl-C stops, too (NULL: nobody's), and how the sources of the functions begin that it spares. */
+static lua_State *volatile stoppable;
+static const char *spared;
+static volatile sig_atomic_t returning;
+
+/* The hook that Ctrl-C sets. LuaJIT calls it for a new line, for a jump back, and when a call returns to the middle of a
+ * line: that one is let pass, so that what a spared function returns at Ctrl-C arrives. */
+static void stop_at_line(lua_State *L, lua_Debug *line)
+{
+    const bool is_spared = lua_getinfo(L, "S", line) && strncmp(line->source, spared, strlen(spared)) == 0;
+    const bool stops = !is_spared && !returning;
+    returning = is_spared;
+    if (!stops) return;
+    lua_pushliteral(L, "interrupted");
+    lua_error(L);
+}
+
 static void on_interrupt(int signal_number)
 {
     (void)signal_number;
     pxr_interrupt();
+    if (!stoppable) return;
+    returning = true;
+    lua_sethook(stoppable, stop_at_line, LUA_MASKLINE, 0); /* made to be called from a signal handler */
 }
 
 void pxr_lua_interruptible_begin(void)
@@ -309,4 +329,21 @@ void pxr_lua_interruptible_end(void)
     if (--depth > 0) return;
     sigaction(SIGINT, &previous, NULL);
     if (pxr_interrupt_take()) raise(SIGINT); /* it came too late to stop our work: it is the caller's */
+}
+
+void pxr_lua_stoppable_begin(lua_State *L, const char *sources)
+{
+    pxr_lua_interruptible_begin();
+    spared = sources;
+    stoppable = L;
+}
+
+bool pxr_lua_stoppable_end(lua_State *L)
+{
+    stoppable = NULL;
+    const bool stopped = lua_gethook(L) == stop_at_line;
+    if (stopped) lua_sethook(L, NULL, 0, 0);
+    pxr_interrupt_take();
+    pxr_lua_interruptible_end();
+    return stopped;
 }

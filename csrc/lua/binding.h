@@ -79,6 +79,11 @@ void *pxr_lua_check_object(lua_State *L, int index, const char *name);
 void pxr_lua_interruptible_begin(void);
 void pxr_lua_interruptible_end(void);
 
+/** The same for calls into Lua code, which Ctrl-C stops at its next line unless its source begins with `sources` (which
+ * stays there meanwhile). _end says whether there was a signal, and forgets it if nothing noticed. */
+void pxr_lua_stoppable_begin(lua_State *L, const char *sources);
+bool pxr_lua_stoppable_end(lua_State *L);
+
 /** Pushes a userdata of class `name` whose payload is one pointer, NULL until the core fills it. */
 void **pxr_lua_new_handle(lua_State *L, const char *name);
 

@@ -8,15 +8,13 @@
 
 local core = require "pixelrefer.core"
 local json = require "pixelrefer.json"
+local places = require "pixelrefer.places"
 
 local checkpoint = {}
 
--- ---- finding a directory -----------------------------------------------------------------------------------------
+local environment = places.environment
 
-local function environment(name)
-    local value = os.getenv(name)
-    return value ~= "" and value or nil
-end
+-- ---- finding a directory -----------------------------------------------------------------------------------------
 
 local function read_line(path)
     local file = core.path_kind(path) == "file" and io.open(path, "r")

@@ -13,6 +13,11 @@ local tokenizer = require "pixelrefer.tokenizer"
 
 local Model = {}
 Model.__index = Model
+Model.__tostring = function(model)
+    local config = model.config
+    return ("Model(%s, %s, %d layers of width %d, %.1f MiB, %s)"):format(model.path, model.framework,
+        config.num_hidden_layers, config.hidden_size, model.bytes / 2 ^ 20, model.device)
+end
 
 local PIPELINES = {
     vision_object = require "pixelrefer.pipelines.vision_object",

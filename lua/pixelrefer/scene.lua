@@ -8,6 +8,13 @@ local tensor = require "pixelrefer.tensor"
 
 local Scene = {}
 Scene.__index = Scene
+Scene.__tostring = function(scene)
+    local first, visual = scene.pictures[1], scene.encoded.visual_tokens
+    local parts = { scene.kind }
+    if first then parts[2] = ("%d picture(s) of %dx%d"):format(#scene.pictures, first:size(2), first:size(1)) end
+    if visual then parts[#parts + 1] = ("%d visual tokens"):format(visual:size(1)) end
+    return ("Scene(%s)"):format(table.concat(parts, ", "))
+end
 
 --- A scene; `model:encode` is the way to get one.
 -- @tparam Model model

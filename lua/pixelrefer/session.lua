@@ -13,6 +13,9 @@ local tensor = require "pixelrefer.tensor"
 
 local Session = {}
 Session.__index = Session
+Session.__tostring = function(session)
+    return ("Session(%d tokens, %s)"):format(session.cache and session.cache:length() or 0, tostring(session.scene))
+end
 
 -- What `ask`, `stream` and `score` accept besides generation's options.
 local ASK_OPTIONS = { inspect = "function", local_crop = { "own", "first" }, progress = "function" }

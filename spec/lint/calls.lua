@@ -19,7 +19,8 @@ local EXCEPTIONS = { ["csrc/core/json.c"] = set "setjmp longjmp" }
 local ALLOCATION = set "malloc calloc realloc free strdup strndup aligned_alloc posix_memalign asprintf"
 
 -- Other people's variables that we honour.
-local ENVIRONMENT = set "HOME XDG_CACHE_HOME HF_HOME HF_HUB_CACHE HUGGINGFACE_HUB_CACHE TERM NO_COLOR COLUMNS TMPDIR"
+local ENVIRONMENT = set [[HOME XDG_CACHE_HOME XDG_STATE_HOME HF_HOME HF_HUB_CACHE HUGGINGFACE_HUB_CACHE
+    HF_ENDPOINT HF_TOKEN TERM TERM_PROGRAM KITTY_WINDOW_ID TMUX NO_COLOR COLUMNS TMPDIR]]
 
 local function check_environment(report, path, pattern)
     local text = source.read(path)

@@ -24,6 +24,7 @@ usage:
   pixelrefer coco DATASET FILE --out FILE.json                 a job's answers as COCO with captions
   pixelrefer compare DATASET --tokenizer NAME|FILE.lua... -o OUT
                                                                object tokenizers side by side
+  pixelrefer repl [--model DIR]                                a prompt: LuaJIT with the library at hand
   pixelrefer run SCRIPT.lua [ARGUMENT...]                      a script with the library's paths set
 
 REGION: --box x0,y0,x1,y1 | --mask file.png | --rle file.json | --polygon "x,y x,y x,y"
@@ -241,6 +242,17 @@ commands.draw = {
         end
         image.save(given.out, draw.overlay(picture, masks))
         progress.clear()
+        return 0
+    end,
+}
+
+commands.repl = {
+    spec = merged(MODEL, TOKENIZER),
+    run = function(given, words)
+        if #words > 0 then arguments.fail("repl takes options only, found '%s'", words[1]) end
+        local variables = { pixelrefer = require "pixelrefer", model = given.model and load_model(given) or nil }
+        progress.clear()
+        require("pixelrefer.cli.repl").run(variables)
         return 0
     end,
 }
