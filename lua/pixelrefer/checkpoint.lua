@@ -25,9 +25,7 @@ end
 
 --- Folders that hold checkpoints under their own names.
 local function own_caches()
-    local home = environment("HOME")
-    local cache = environment("XDG_CACHE_HOME") or home and home .. "/.cache"
-    return { environment("PIXELREFER_HOME") or cache and cache .. "/pixelrefer" }
+    return { places.cache() }
 end
 
 --- Hugging Face's caches, in the order in which its library would choose one.
@@ -76,6 +74,16 @@ local function snapshot_of(repository)
     error(("%s: no refs/main, and %d snapshots to choose from"):format(repository, #names), 0)
 end
 
+--- The folders "org/name" of a cache of our own that a name can mean, of any org.
+local function pulled(cache, name)
+    local found = {}
+    for _, org in ipairs(core.path_kind(cache) == "directory" and core.list_directory(cache) or {}) do
+        local both = org .. "/" .. name
+        if core.path_kind(cache .. "/" .. both) == "directory" then found[#found + 1] = both end
+    end
+    return found
+end
+
 --- The directory of a checkpoint.
 -- @tparam string name_or_dir a directory; or a name in our own cache (`$PIXELREFER_HOME`, else `~/.cache/pixelrefer`)
 -- or in Hugging Face's (`HF_HUB_CACHE`, `HF_HOME/hub`, `~/.cache/huggingface/hub`): "org/name", or the name alone
@@ -95,6 +103,11 @@ function checkpoint.resolve(name_or_dir)
         for _, cache in ipairs(own_caches()) do
             local path = cache .. "/" .. name_or_dir
             if core.path_kind(path) == "directory" then return path end
+            local found = pulled(cache, name_or_dir)
+            if #found == 1 then return cache .. "/" .. found[1] end
+            if #found > 1 then
+                error(("'%s' can mean %s in %s"):format(name_or_dir, table.concat(found, " or "), cache), 0)
+            end
             looked[#looked + 1] = path
         end
         for _, hub in ipairs(hub_caches()) do
@@ -108,6 +121,32 @@ function checkpoint.resolve(name_or_dir)
         end
     end
     error(("no checkpoint '%s': looked for %s"):format(name_or_dir, table.concat(looked, ", ")), 0)
+end
+
+local function add(list, name, path)
+    if core.path_kind(path .. "/config.json") == "file" then list[#list + 1] = { name = name, path = path } end
+end
+
+--- All checkpoints in the caches, of whatever model.
+-- @treturn {table,...} {name =, path =}; what `resolve` would take first comes first
+function checkpoint.list()
+    local list = {}
+    local function folders(path) return core.path_kind(path) == "directory" and core.list_directory(path) or {} end
+    for _, cache in ipairs(own_caches()) do
+        for _, name in ipairs(folders(cache)) do
+            local path = cache .. "/" .. name
+            add(list, name, path)
+            for _, model in ipairs(folders(path)) do add(list, name .. "/" .. model, path .. "/" .. model) end
+        end
+    end
+    for _, hub in ipairs(hub_caches()) do
+        for _, folder in ipairs(folders(hub)) do
+            local org, model = folder:match("^models%-%-(.-)%-%-(.+)$")
+            local fine, path = pcall(snapshot_of, hub .. "/" .. folder)
+            if org and fine then add(list, org .. "/" .. model, path) end
+        end
+    end
+    return list
 end
 
 -- ---- opening one -------------------------------------------------------------------------------------------------

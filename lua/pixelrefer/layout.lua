@@ -91,11 +91,12 @@ end
 
 local WIDTH, LAYERS, HEADS, VOCAB = 65536, 512, 1024, 2 ^ 22 -- far above every model, far below what could hurt
 
-local FRAMEWORKS = { pixelrefer_qwen2 = "vision_object", pixelreferlite_qwen2 = "object_only" }
+--- The framework that each `model_type` of a `config.json` means.
+layout.FRAMEWORKS = { pixelrefer_qwen2 = "vision_object", pixelreferlite_qwen2 = "object_only" }
 
 local function framework_of(config, found, where)
     local model_type = json.field(config, "model_type", "string", nil, where)
-    local framework = FRAMEWORKS[model_type]
+    local framework = layout.FRAMEWORKS[model_type]
     if model_type:find("^videollama3") or (framework and not next(found.object_tokenizer)) then
         error(("%s: \"%s\" without a region encoder (model.region_encoder.*): this is a VideoLLaMA3 base checkpoint, "
             .. "not PixelRefer"):format(where, model_type), 0)

@@ -15,6 +15,14 @@ function places.environment(name)
     return value ~= "" and value or nil
 end
 
+--- The folder for checkpoints: `$PIXELREFER_HOME`, `$XDG_CACHE_HOME/pixelrefer`, `~/.cache/pixelrefer`.
+-- @treturn ?string nil when there is no home
+function places.cache()
+    local home = places.environment("HOME")
+    local cache = places.environment("XDG_CACHE_HOME") or home and home .. "/.cache"
+    return places.environment("PIXELREFER_HOME") or cache and cache .. "/pixelrefer"
+end
+
 --- The folder for what a program remembers from run to run: `$XDG_STATE_HOME/pixelrefer`, `~/.local/state/pixelrefer`.
 -- @treturn ?string nil when there is no home
 function places.state()

@@ -24,6 +24,8 @@ usage:
   pixelrefer coco DATASET FILE --out FILE.json                 a job's answers as COCO with captions
   pixelrefer compare DATASET --tokenizer NAME|FILE.lua... -o OUT
                                                                object tokenizers side by side
+  pixelrefer pull NAME [--revision R] [--endpoint URL]         a checkpoint from a hub into the cache
+  pixelrefer models                                            the checkpoints in the caches
   pixelrefer repl [--model DIR]                                a prompt: LuaJIT with the library at hand
   pixelrefer run SCRIPT.lua [ARGUMENT...]                      a script with the library's paths set
 
@@ -253,6 +255,30 @@ commands.repl = {
         local variables = { pixelrefer = require "pixelrefer", model = given.model and load_model(given) or nil }
         progress.clear()
         require("pixelrefer.cli.repl").run(variables)
+        return 0
+    end,
+}
+
+commands.pull = {
+    spec = merged({ revision = "path", endpoint = "path" }),
+    run = function(given, words)
+        if #words ~= 1 then arguments.fail("pull takes one name, such as org/model") end
+        local terminal = progress.on_terminal
+        write(require("pixelrefer.hub").pull(words[1], {
+            revision = given.revision, endpoint = given.endpoint, bar = terminal,
+            say = function(text) if terminal then io.stderr:write(text, "\n") end end,
+        }), "\n")
+        return 0
+    end,
+}
+
+commands.models = {
+    spec = merged(),
+    run = function(_, words)
+        if #words > 0 then arguments.fail("models takes nothing, found '%s'", words[1]) end
+        for _, row in ipairs(require "pixelrefer.cli.models"()) do
+            write(("%-40s %-14s %9.1f MiB  %s\n"):format(row.name, row.framework, row.bytes / 2 ^ 20, row.path))
+        end
         return 0
     end,
 }

@@ -6,14 +6,15 @@ ffi.cdef "int isatty(int fd);"
 
 local progress = {}
 
-local on_terminal = ffi.C.isatty(2) == 1
+--- Whether standard error is a terminal.
+progress.on_terminal = ffi.C.isatty(2) == 1
 local shown = false
 
 --- Shows a stage in place of the one before.
 -- @tparam string format as string.format
 -- @param ... its values
 function progress.show(format, ...)
-    if not on_terminal then return end
+    if not progress.on_terminal then return end
     io.stderr:write("\r\27[K", format:format(...))
     io.stderr:flush()
     shown = true
