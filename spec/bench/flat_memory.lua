@@ -51,4 +51,5 @@ while core.tick() - started < minutes * 60 do
         io.stdout:flush()
     end
 end
-print(("peak of the first half %.1f MiB, of the second %.1f MiB: %+.1f"):format(peaks[1], peaks[2], peaks[2] - peaks[1]))
+print(("peak of the first half %.1f MiB, of the second %.1f MiB (%+.1f)"):format(peaks[1], peaks[2],
+                                                                              peaks[2] - peaks[1]))

@@ -1,4 +1,5 @@
--- The prompt in a terminal: completion, history, Ctrl-C.
+-- The prompt in a terminal: completion, history, Ctrl-C; and without one.
+local command = require "support.command"
 local files = require "support.files"
 local terminal = require "support.terminal"
 
@@ -83,5 +84,26 @@ describe("the prompt in a terminal", function()
         prompt:line("interrupted!")
         prompt:enter("#answer.ids >= 3")
         prompt:line("true")
+    end)
+end)
+
+describe("the prompt without a terminal", function()
+    it("takes lines as they come and prints nothing but answers", function()
+        local folder = files.directory()
+        files.write(folder .. "/input", "1 + 1\nx.y = 1\nfor i = 1, 2 do\nprint(i)\nend\n'a' .. 'b'\nf(")
+        local pipe = io.popen(("XDG_STATE_HOME='%s' bin/pixelrefer repl <'%s/input' 2>&1; echo $?"):format(folder,
+                                                                                                          folder))
+        assert.equal("2\nattempt to index global 'x' (a nil value)\n1\n2\nab\nthe input ends in the middle of: f(\n0\n",
+                     pipe:read("*a"))
+        pipe:close()
+        files.remove(folder)
+    end)
+
+    it("takes options only", function()
+        local folder = files.directory()
+        local code, _, err = command.run(folder, { "repl", "script.lua" })
+        assert.equal(2, code)
+        assert.matches("repl takes options only, found 'script.lua'", err, 1, true)
+        files.remove(folder)
     end)
 end)

@@ -127,16 +127,11 @@ function Editor:read(prompt)
     self.prompt_text = ffi.new("char[?]", #prompt + 1, prompt)
     io.stdout:flush()
     local count = ffi.new("int[1]")
+    core.interrupted() -- one that came too late to stop anything
     local text = self.library.el_gets(self.handle, count)
-    if core.interrupted() then
-        io.stdout:write("\n")
-        return nil, "interrupted"
-    end
-    if text == nil then
-        io.stdout:write("\n")
-        return nil
-    end
-    return (ffi.string(text, count[0]):gsub("\n$", ""))
+    if text ~= nil then return (ffi.string(text, count[0]):gsub("\n$", "")) end
+    io.stdout:write("\n")
+    return nil, core.interrupted() and "interrupted" or nil
 end
 jit.off(Editor.read) -- it is called back
 
@@ -170,13 +165,11 @@ function Plain:read(prompt)
         io.stdout:write(prompt)
         io.stdout:flush()
     end
+    core.interrupted()
     local text = io.stdin:read("*l")
-    if core.interrupted() then
-        io.stdout:write("\n")
-        return nil, "interrupted"
-    end
-    if not text and self.prompts then io.stdout:write("\n") end
-    return text
+    if text then return text end
+    if self.prompts then io.stdout:write("\n") end
+    return nil, core.interrupted() and "interrupted" or nil
 end
 
 --- Does nothing: there is no history.
