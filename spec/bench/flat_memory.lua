@@ -1,5 +1,6 @@
--- Whether memory stays flat: loads a model, encodes, asks and drops everything, again and again, freeing nothing by hand,
--- as at the prompt. Prints resident memory over time, and how far the last half's peak lies above the first half's.
+-- Whether memory stays flat: loads a model, encodes, asks and drops everything, again and again, freeing nothing by
+-- hand, as at the prompt. Prints resident memory over time, and how far the peak of the last half lies above that of the
+-- first.
 -- usage: luajit spec/bench/flat_memory.lua [MINUTES [MODEL ...]]
 local core = require "pixelrefer.core"
 local pixelrefer = require "pixelrefer"
@@ -28,7 +29,7 @@ local function round(directory)
     local session = scene:session()
     session:ask("What is <region>?", { box }, SETTINGS)
     session:ask("And why?", nil, SETTINGS)
-    for _ in scene:stream("Where is <region>?", { box }, SETTINGS) do break end -- left early
+    scene:stream("Where is <region>?", { box }, SETTINGS)() -- left after its first piece
     local clip = pixelrefer.video.load("spec/fixtures/media/bframes.mp4", { max_frames = 3, frame_ids = { 0 } })
     local part = { frame = 0, mask = pixelrefer.mask.box(clip:frame(0), 0, 0, 20, 20) }
     model:encode(clip):ask("<video>\nWhat does <region> do?", { part }, SETTINGS)

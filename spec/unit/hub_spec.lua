@@ -9,7 +9,7 @@ local hub_server = require "support.hub"
 local listing = require "pixelrefer.hub.listing"
 local places = require "pixelrefer.places"
 
-ffi.cdef "int setenv(const char *name, const char *value, int overwrite);"
+ffi.cdef "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);"
 
 -- Bytes of no pattern.
 local function noise(length, seed)
@@ -40,7 +40,15 @@ local WANTED = { "config.json", "empty.txt", "merges.txt", WEIGHTS, "model-00002
 describe("pulling", function()
     local folder, server
 
-    setup(function() ffi.C.setenv("no_proxy", "127.0.0.1,localhost", 1) end)
+    local preload = os.getenv("LD_PRELOAD") -- a sanitizer's runtime, in which curl would hang
+
+    setup(function()
+        ffi.C.unsetenv("LD_PRELOAD")
+        ffi.C.setenv("no_proxy", "127.0.0.1,localhost", 1)
+    end)
+    teardown(function()
+        if preload then ffi.C.setenv("LD_PRELOAD", preload, 1) end
+    end)
     before_each(function() folder, server = files.directory(), nil end)
     after_each(function()
         if server then server.stop() end
