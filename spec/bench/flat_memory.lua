@@ -1,6 +1,6 @@
 -- Whether memory stays flat: loads a model, encodes, asks and drops everything, again and again, freeing nothing by
--- hand, as at the prompt. Prints resident memory over time, and how far the peak of the last half lies above that of the
--- first.
+-- hand, as at the prompt. Prints resident memory over time, and how far the peak of the last half lies above the first
+-- half's.
 -- usage: luajit spec/bench/flat_memory.lua [MINUTES [MODEL ...]]
 local core = require "pixelrefer.core"
 local pixelrefer = require "pixelrefer"
