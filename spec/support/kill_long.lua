@@ -5,8 +5,6 @@ local files = require "support.files"
 local jobs = require "support.jobs"
 local seed = require "support.seed"
 
-local LONGEST = 1500 -- milliseconds until a kill: a few regions to half of the job
-
 local folder = files.directory()
 local words = { "annotate", jobs.write(folder, 100, 5), "--model", "spec/fixtures/golden/models/refer", "--out",
     folder .. "/out.jsonl", "--max-new-tokens", "3", "--sample", "--seed", tostring(seed) }
@@ -15,8 +13,8 @@ assert(code == 0, reason)
 assert(os.rename(folder .. "/out.jsonl", folder .. "/expected"))
 os.remove(folder .. "/out.jsonl.log")
 
-local line = { "spec/support/kill_job.sh", arg[1] or "1000", arg[2] or "30", LONGEST, seed % 32768,
-    folder .. "/expected", folder .. "/out.jsonl", "bin/pixelrefer", unpack(words) }
+local line = { "spec/support/kill_job.sh", arg[1] or "1000", arg[2] or "30", seed % 32768, folder .. "/expected",
+    folder .. "/out.jsonl", "bin/pixelrefer", unpack(words) }
 for i, word in ipairs(line) do line[i] = command.quoted(tostring(word)) end
 local status = os.execute(table.concat(line, " "))
 files.remove(folder)
