@@ -266,22 +266,30 @@ local function rate_of(job)
     return (counts.answers + counts.failed - counts.stored) / math.max(core.tick() - job.began, 1e-3)
 end
 
+-- The share of the dataset that is done; samples are read in one piece, `within` is how far this one is.
+local function share_of(job)
+    return job.share_before + (job.share_behind - job.share_before) * job.within
+end
+
 local function tell(job)
     if not job.given.progress then return end
-    local share, elapsed = job.share(), core.tick() - job.began
+    local share, elapsed = share_of(job), core.tick() - job.began
     local counts = job.counts
-    local left = share > job.share_before and elapsed * (1 - share) / (share - job.share_before) or nil
+    local left = share > job.share_at_begin and elapsed * (1 - share) / (share - job.share_at_begin) or nil
     job.given.progress {
         scenes = counts.scenes, answers = counts.answers, failed = counts.failed, share = share, left = left,
         rate = rate_of(job),
     }
 end
 
--- One line of the file: what is there already, or new work.
-local function settle(job, sample, region, entry, problem)
+-- One line of the file: what is there already, or new work. `within` is the share of the sample that is done then.
+local function settle(job, sample, region, entry, problem, within)
     local stored = job.results:stored(entry)
-    if stored then return count(job, stored, true) end
-    if not job.began then job.began, job.share_before = core.tick(), job.share() end
+    if stored then
+        job.within = within
+        return count(job, stored, true)
+    end
+    if not job.began then job.began, job.share_at_begin = core.tick(), share_of(job) end
     local seconds, began = {}, core.tick()
     local encoded = sample.scene
     if not problem then
@@ -293,6 +301,7 @@ local function settle(job, sample, region, entry, problem)
             error = problem }
     end
     job.results:append(entry)
+    job.within = within
     count(job, entry)
     if sample.scene and sample.scene ~= encoded then seconds.encode = sample.scene.seconds.encode end
     log(job, { scene = entry.scene, region = entry.region, id = entry.id, error = problem,
@@ -310,11 +319,12 @@ local function annotate_region(job, sample, region)
         job.counts.filtered = job.counts.filtered + 1
         return
     end
-    for task = 1, not problem and job.tasks and #job.tasks or 1 do
+    local tasks = not problem and job.tasks and #job.tasks or 1
+    for task = 1, tasks do
         settle(job, sample, region, {
             id = region.id, image = sample.name, scene = sample.number, region = region.number,
             task = job.tasks and #job.tasks > 1 and task or nil,
-        }, problem)
+        }, problem, (region.number - 1 + task / tasks) / #sample.regions)
     end
     region.decoded = nil
 end
@@ -324,9 +334,11 @@ local function annotate_all(job, next_sample)
     for sample in next_sample do
         job.counts.scenes = job.counts.scenes + 1
         sample.number = job.counts.scenes
+        job.share_before, job.share_behind, job.within = job.share_behind or 0, job.share(), 0
         if (sample.number - 1) % shard[2] == shard[1] - 1 then
             if sample.problem then
-                settle(job, sample, nil, { id = sample.id, image = sample.name, scene = sample.number }, sample.problem)
+                settle(job, sample, nil, { id = sample.id, image = sample.name, scene = sample.number },
+                       sample.problem, 1)
             end
             for _, region in ipairs(sample.problem and {} or sample.regions) do annotate_region(job, sample, region) end
             if sample.scene then sample.scene:free() end

@@ -55,7 +55,9 @@ describe("annotate", function()
     end
 
     it("writes each region's answer, pictures and regions in their order, equal to describe's", function()
-        local summary = annotate.run(instances, options())
+        local states = {}
+        local summary = annotate.run(instances, options { progress = function(state) states[#states + 1] = state end })
+        assert.same({ 12, 1, 12, 0 }, { #states, states[12].share, states[12].answers, states[12].left })
         assert.same({ 12, 0, 4, 0, 0 }, { summary.answers, summary.failed, summary.scenes, summary.filtered,
             summary.stored })
         local list, at = lines_of(), 1
