@@ -127,6 +127,7 @@ install: all ## install below PREFIX (DESTDIR is honoured)
 	@install -m 755 $(MODULE) $(DESTDIR)$(LIBDIR)/pixelrefer/core.so
 	@install -m 644 $(DOCUMENTED) $(DESTDIR)$(LIBDIR)/pixelrefer/core.doc
 	@cd lua && find pixelrefer -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
+	@cd examples && find models -type f -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/pixelrefer/{} \;
 	@install -m 755 bin/pixelrefer $(DESTDIR)$(BINDIR)/pixelrefer
 	@echo "installed below $(DESTDIR)$(PREFIX)"
 

@@ -6,11 +6,10 @@
 -- Beside the kinds of questions: "swap", pairs of one question about two objects that differ in what is asked, right
 -- when both answers are. --answers writes each answer as a line of JSON. --no-context leaves out OCI (Object-Only), so
 -- that object tokens know nothing but their own crop: questions about the rest of the picture must get worse.
-local ffi = require "ffi"
-
 package.path = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/../?.lua;" .. package.path
 local answers = require "shapes.answers"
 local json = require "pixelrefer.json"
+local media = require "shapes.media"
 local pixelrefer = require "pixelrefer"
 local questions = require "shapes.questions"
 local random = require "shapes.random"
@@ -44,39 +43,9 @@ end
 
 -- ---- asking ------------------------------------------------------------------------------------------------------
 
-local function tensor_of(bytes, ...)
-    return pixelrefer.tensor.fromString(bytes, "uint8", { ... })
-end
-
-local function picture_of(scene, frame)
-    return tensor_of(ffi.string(scene.rgb[frame], scene.width * scene.height * 3), scene.height, scene.width, 3)
-end
-
-local function mask_of(scene, frame, number)
-    return tensor_of(ffi.string(scene.ids[frame], scene.width * scene.height), scene.height, scene.width):eq(number)
-end
-
--- An object as `scene:ask` takes it: a mask; in a clip with its frame, for Object-Only in several frames.
-local function region_of(scene, number, framework)
-    if scene.kind == "picture" then return mask_of(scene, 1, number) end
-    if framework == "vision_object" then return { mask = mask_of(scene, 1, number), frame = 0 } end
-    local frames = {}
-    for i, frame in ipairs(world.masked_frames) do
-        frames[i] = { mask = mask_of(scene, frame + 1, number), frame = frame }
-    end
-    return frames
-end
-
-local function encode(model, scene)
-    if scene.kind == "picture" then return model:encode(picture_of(scene, 1)) end
-    local frames = {}
-    for frame = 1, scene.frames do frames[frame] = picture_of(scene, frame) end
-    return model:encode(pixelrefer.video.fromFrames(frames, { fps = 1 }))
-end
-
 local function ask(encoded, scene, framework, question, numbers)
     local regions = {}
-    for i, number in ipairs(numbers) do regions[i] = region_of(scene, number, framework) end
+    for i, number in ipairs(numbers) do regions[i] = media.region(scene, number, framework) end
     return encoded:ask(question, regions, { max_new_tokens = 32 }).text
 end
 
@@ -105,7 +74,7 @@ end
 
 local function judge_scene(model, scene, index, counts, file)
     local list = questions.make(scene)
-    local encoded, texts = encode(model, scene), {}
+    local encoded, texts = model:encode(media.open(scene)), {}
     for i, made in ipairs(list) do
         local text = ask(encoded, scene, model.framework, made.question, made.regions)
         local right = answers.right(made.kind, made.answer, text)

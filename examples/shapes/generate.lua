@@ -6,11 +6,10 @@
 -- regions as compressed run lengths. `kind` names the kind of question. A clip's object carries masks in
 -- its first and last frame; the same questions with a mask in the first frame alone, as PixelRefer takes them, are in
 -- dataset-vision-object.jsonl.
-local ffi = require "ffi"
-
 package.path = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/../?.lua;" .. package.path
 local pixelrefer = require "pixelrefer"
 local json = require "pixelrefer.json"
+local media = require "shapes.media"
 local questions = require "shapes.questions"
 local world = require "shapes.world"
 
@@ -34,30 +33,23 @@ local function read_arguments(words)
     return out, given
 end
 
-local function picture_of(scene, frame)
-    local bytes = ffi.string(scene.rgb[frame], scene.width * scene.height * 3)
-    return pixelrefer.tensor.fromString(bytes, "uint8", { scene.height, scene.width, 3 })
-end
-
 -- The run lengths of object `number` in a frame.
 local function rle_of(scene, frame, number)
-    local bytes = ffi.string(scene.ids[frame], scene.width * scene.height)
-    local ids = pixelrefer.tensor.fromString(bytes, "uint8", { scene.height, scene.width })
-    return pixelrefer.mask.toRle(ids:eq(number))
+    return pixelrefer.mask.toRle(media.mask(scene, frame, number))
 end
 
-local function line(scene, made, media, masks)
+local function line(scene, made, source, masks)
     return json.encode {
-        image = media.image,
-        video = media.video,
-        timestamps = media.timestamps,
-        masked_video = media.masked_video,
+        image = source.image,
+        video = source.video,
+        timestamps = source.timestamps,
+        masked_video = source.masked_video,
         width = scene.width,
         height = scene.height,
         kind = made.kind,
         masks = masks,
         conversations = {
-            { from = "human", value = (media.image and "<image>\n" or "<video>\n") .. made.question },
+            { from = "human", value = (source.image and "<image>\n" or "<video>\n") .. made.question },
             { from = "gpt", value = made.answer },
         },
     } .. "\n"
@@ -66,7 +58,7 @@ end
 local function write_picture(out, files, index, seed)
     local scene = world.make(seed, index, "picture")
     local name = ("pictures/%06d.png"):format(index)
-    pixelrefer.image.save(out .. "/" .. name, picture_of(scene, 1))
+    pixelrefer.image.save(out .. "/" .. name, media.picture(scene, 1))
     for _, made in ipairs(questions.make(scene)) do
         local masks = {}
         for i, number in ipairs(made.regions) do masks[i] = rle_of(scene, 1, number) end
@@ -82,7 +74,7 @@ local function write_clip(out, files, index, seed)
     assert(os.execute(("mkdir -p '%s/%s'"):format(out:gsub("'", "'\\''"), folder)) == 0)
     for frame = 1, scene.frames do
         names[frame], times[frame] = ("%s/%d.png"):format(folder, frame - 1), frame - 1
-        pixelrefer.image.save(out .. "/" .. names[frame], picture_of(scene, frame))
+        pixelrefer.image.save(out .. "/" .. names[frame], media.picture(scene, frame))
     end
     for i, frame in ipairs(world.masked_frames) do masked[i] = names[frame + 1] end
     for _, made in ipairs(questions.make(scene)) do
@@ -90,10 +82,10 @@ local function write_clip(out, files, index, seed)
         for _, frame in ipairs(world.masked_frames) do
             all[tostring(frame)] = rle_of(scene, frame + 1, made.regions[1])
         end
-        local media = { video = names, timestamps = times, masked_video = masked }
-        assert(files[1]:write(line(scene, made, media, { all })))
-        media = { video = names, timestamps = times, masked_video = { names[1] } }
-        assert(files[2]:write(line(scene, made, media, { { ["0"] = all["0"] } })))
+        local source = { video = names, timestamps = times, masked_video = masked }
+        assert(files[1]:write(line(scene, made, source, { all })))
+        source = { video = names, timestamps = times, masked_video = { names[1] } }
+        assert(files[2]:write(line(scene, made, source, { { ["0"] = all["0"] } })))
     end
 end
 

@@ -1,9 +1,8 @@
 -- A contact sheet of the shapes world: some pictures, and below them some clips frame by frame.
 --
 --     pixelrefer run examples/shapes/sheet.lua OUT.png [SEED]
-local ffi = require "ffi"
-
 package.path = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/../?.lua;" .. package.path
+local media = require "shapes.media"
 local pixelrefer = require "pixelrefer"
 local world = require "shapes.world"
 
@@ -15,8 +14,7 @@ if not out or not seed then error("usage: pixelrefer run examples/shapes/sheet.l
 local rows, row = {}, {}
 local function add(scene)
     for frame = 1, scene.frames do
-        local bytes = ffi.string(scene.rgb[frame], scene.width * scene.height * 3)
-        row[#row + 1] = pixelrefer.tensor.fromString(bytes, "uint8", { scene.height, scene.width, 3 })
+        row[#row + 1] = media.picture(scene, frame)
         if #row == COLUMNS then rows[#rows + 1], row = pixelrefer.tensor.cat(row, 2), {} end
     end
 end

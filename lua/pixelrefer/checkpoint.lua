@@ -28,6 +28,12 @@ local function own_caches()
     return { places.cache() }
 end
 
+--- Where the small models lie that come with the library: beside the installed modules, or in a checkout.
+local function shipped_folders()
+    local modules = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
+    return { modules .. "/models", modules .. "/../../examples/models" }
+end
+
 --- Hugging Face's caches, in the order in which its library would choose one.
 local function hub_caches()
     local home, found, seen = environment("HOME"), {}, {}
@@ -86,7 +92,8 @@ end
 
 --- The directory of a checkpoint.
 -- @tparam string name_or_dir a directory; or a name in our own cache (`$PIXELREFER_HOME`, else `~/.cache/pixelrefer`)
--- or in Hugging Face's (`HF_HUB_CACHE`, `HF_HOME/hub`, `~/.cache/huggingface/hub`): "org/name", or the name alone
+-- or in Hugging Face's (`HF_HUB_CACHE`, `HF_HOME/hub`, `~/.cache/huggingface/hub`): "org/name", or the name alone; or a
+-- small model that comes with the library: "shapes-vision-object", "shapes-object-only"
 -- @treturn string its path
 -- @raise where it was looked for
 function checkpoint.resolve(name_or_dir)
@@ -118,6 +125,10 @@ function checkpoint.resolve(name_or_dir)
             end
             looked[#looked + 1] = ("%s/models--%s"):format(hub,
                 name_or_dir:find("/") and name_or_dir:gsub("/", "--") or "*--" .. name_or_dir)
+        end
+        for _, folder in ipairs(shipped_folders()) do
+            local path = folder .. "/" .. name_or_dir
+            if core.path_kind(path) == "directory" then return path end
         end
     end
     error(("no checkpoint '%s': looked for %s"):format(name_or_dir, table.concat(looked, ", ")), 0)

@@ -123,7 +123,7 @@ describe("the command line", function()
         end
         usage("unknown command 'descrbe', did you mean 'describe'?", "descrbe")
         usage("unknown option '--modl', did you mean 'model'?", "ask", "x", "--modl", "y")
-        usage("--model DIR is missing", "ask", "Hello?")
+        usage("--model DIR is missing", "tokenize", "Hello?")
         usage("--seed: an integer expected, found '1.5'", "ask", "Hello?", "--seed", "1.5")
         usage("--top-p: a number expected, found 'x'", "ask", "Hello?", "--top-p", "x")
         usage("describe needs a region", "describe", file("picture.png"), "--model", MODEL)
@@ -157,6 +157,18 @@ describe("the command line", function()
             assert.equal(256, status)
             assert.matches("No space left", read(file("stderr")))
         end
+    end)
+
+    it("answers by the small model when none is named, and says so once", function()
+        local code, out, err = run("describe", file("picture.png"), "--box", "0,0,90,90", "--box", "90,90,180,180")
+        assert.equal(0, code, err)
+        assert.equal(2, select(2, out:gsub("\n", "")))
+        assert.matches("^pixelrefer: no %-%-model given: shapes%-vision%-object answers[^\n]*\n$", err)
+        code, out, err = run("ask", file("picture.png"), "What is <region>?", "--box", "0,0,90,90", "--model",
+                             "shapes-object-only")
+        assert.equal(0, code, err)
+        assert.is_true(#out > 1)
+        assert.equal("", err)
     end)
 
     -- The checkpoint whose answers end at the token limit only: an id that its vocabulary lacks is its stop token.

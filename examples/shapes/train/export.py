@@ -32,6 +32,13 @@ def model_config(stage, text):
     }
 
 
+def copy_tokenizer(source, folder):
+    """The tokenizer's files, as they lie in a checkpoint directory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"):
+        shutil.copyfile(source / name, folder / name)
+
+
 def export(runs, stage, folder):
     """Writes a stage's model as bfloat16 safetensors with its configuration and tokenizer."""
     state = torch.load(runs / stage / "state.pt", map_location="cpu", weights_only=False)
@@ -46,8 +53,7 @@ def export(runs, stage, folder):
     (folder / "preprocessor_config.json").write_text(json.dumps({
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "min_pixels": 3136, "merge_size": 2,
         "patch_size": 14, "resample": 3, "rescale_factor": 0.00392156862745098}, indent=1) + "\n")
-    for name in ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json"):
-        shutil.copyfile(runs / "tokenizer" / name, folder / name)
+    copy_tokenizer(runs / "tokenizer", folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {size / 1e6:.2f} MB, {sum(w.numel() for w in weights.values()):,} parameters, "
           f"{state['regions']:,} regions, {state['questions']:,} questions, {state['seconds'] / 3600:.2f} hours")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,7 +25,7 @@ import batches
 import chat
 from curves import draw_curves
 from data import Stream
-from export import export, model_config
+from export import copy_tokenizer, export, model_config
 from model import PixelRefer
 from muon import Muon
 
@@ -33,7 +34,8 @@ CLIP_STEPS = 4  # every fourth step is one of clips
 OBJECTS, QUESTIONS = 3, 8  # objects and questions of a picture
 WARM_UP, FLAT = 100, 0.6  # steps of warm-up; the share of the run before the decay
 FLOOR = 0.05  # of the rate, at the end
-PRECISE = 0.9  # the share of the run before the products are in float32, the precision of use
+PRECISE = 0.95  # the share of the run before the products are in float32, the precision of use
+PLACE_GAIN = 5  # how much larger an object token's place is made for the decoder
 VOCABULARY = 768
 
 
@@ -219,6 +221,8 @@ class Run:
 
     def open_tokenizer(self):
         folder = Path(self.given.out) / "tokenizer"
+        if not (folder / "vocab.json").exists() and self.given.start and Path(self.given.start).is_dir():
+            copy_tokenizer(Path(self.given.start), folder)
         if not (folder / "vocab.json").exists():
             texts = []
             for kind, count in (("picture", 600), ("clip", 200)):
@@ -232,12 +236,18 @@ class Run:
         return chat.Text(folder)
 
     def start_from(self, path):
-        """The encoder, the regions' projection and the heads of the stage without text."""
+        """All weights of a checkpoint directory; or the encoder, the regions' projection and the heads of the stage
+        without text."""
+        if path.is_dir():
+            self.model.load_state_dict(load_file(path / "model.safetensors"))
+            return
         state = torch.load(path, map_location="cpu", weights_only=False)
         wanted = {name: value for name, value in state["model"].items()
                   if name.startswith("model.vision_encoder.") or "_linear." in name}
         self.model.load_state_dict(wanted, strict=False)
         self.heads.load_state_dict(state["heads"], strict=False)
+        if self.stage != "encoder":
+            enlarge_place(self.model.model.region_encoder.feat_linear[2], self.heads.place, PLACE_GAIN)
 
     def make_optimizers(self):
         matrices, others, stacked = [], [], {}
@@ -347,6 +357,17 @@ def initialize(model):
             layer.mlp.down_proj.weight.mul_(0.3)
 
 
+@torch.no_grad()
+def enlarge_place(projection, place, gain):
+    """Makes what the head `place` reads in the tokens that `projection` gives `gain` times larger, and the head smaller by
+    as much. After the stage without text a place is a twentieth of a token, and relations of places stay at chance."""
+    inverse = torch.linalg.pinv(place.weight)
+    projection.bias += (gain - 1) * inverse @ (place.weight @ projection.bias + place.bias)
+    projection.weight += (gain - 1) * inverse @ (place.weight @ projection.weight)
+    place.weight /= gain
+    place.bias /= gain
+
+
 def train(stage, given):
     run = Run(stage, given)
     rounds = 0 if stage == "encoder" else 2
@@ -395,7 +416,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=["encoder", "vision_object", "object_only", "export"])
     parser.add_argument("--out", required=True, help="the folder of all runs")
-    parser.add_argument("--start", help="state.pt of the encoder to begin with (RUNS/encoder/state.pt)")
+    parser.add_argument("--start", help="what to begin with: an encoder's state.pt (RUNS/encoder/state.pt) or a "
+                                        "checkpoint directory")
     parser.add_argument("--regions", type=int, default=200000, help="regions to see; the rate's decay follows it")
     parser.add_argument("--minutes", type=float, help="stop after so long (and go on another time)")
     parser.add_argument("--seed", type=int, default=271828182, help="of the scenes; test with others")

@@ -34,7 +34,7 @@ REGION: --box x0,y0,x1,y1 | --mask file.png | --rle file.json | --polygon "x,y x
         one object in several frames joins them with ";": --mask "0:a.png;12:b.png"
 
 options:
-  --model DIR              checkpoint directory, or the name of one in the caches
+  --model DIR              checkpoint directory, or the name of one in the caches; describe and ask do without
   --tokenizer NAME|FILE.lua                                    the object tokenizer, in place of SAOT
   --prompt TEXT            describe: the question (default "Describe <region> in detail.")
   --json                   text, ids, tokens of each region, seconds of each stage
@@ -60,6 +60,7 @@ compare:
 
 local GENERATION, MEDIA, MODEL, TOKENIZER = settings.GENERATION, settings.MEDIA, settings.MODEL, settings.TOKENIZER
 local OUTPUT = { json = "flag", stream = "flag" }
+local SHIPPED = "shapes-vision-object"
 local merged, pick = settings.merged, settings.pick
 
 -- Writes to stdout; a full disk is an error.
@@ -74,10 +75,16 @@ local function need_model(given)
     return given.model
 end
 
+-- Without --model a small one answers that comes with the library, and it is said.
 local function load_model(given)
     local model = require "pixelrefer.model"
-    progress.show("loading %s", need_model(given))
-    return model.load(given.model, {
+    if not given.model then
+        io.stderr:write("pixelrefer: no --model given: ", SHIPPED, " answers, which knows the small world of coloured ",
+                        "shapes and nothing else\n")
+    end
+    local name = given.model or SHIPPED
+    progress.show("loading %s", name)
+    return model.load(name, {
         device = given.device, threads = given.threads, tokenizer = given.tokenizer,
     })
 end
