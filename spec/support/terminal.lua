@@ -29,6 +29,8 @@ function terminal.open(folder, program)
     if output_of("command -v tmux") == "" then return skip.because("tmux is not installed") end
     if not pcall(ffi.load, "libedit.so.2") then return skip.because("libedit is not installed") end
     local self = setmetatable({ socket = command.quoted(folder .. "/tmux") }, Terminal)
+    local preloaded = os.getenv("LD_PRELOAD") -- a sanitizer's runtime, which the program needs and tmux does not bear
+    if preloaded then program = ("LD_PRELOAD=%s %s"):format(command.quoted(preloaded), program) end
     self:tmux("new-session -d -x 100 -y 50 " .. command.quoted(program))
     return self
 end
