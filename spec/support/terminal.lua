@@ -17,8 +17,12 @@ local function output_of(line)
     return text
 end
 
+local function command_of(self, words)
+    return ("env -u LD_PRELOAD tmux -S %s -f /dev/null %s"):format(self.socket, words)
+end
+
 function Terminal:tmux(words)
-    return output_of(("env -u LD_PRELOAD tmux -S %s -f /dev/null %s"):format(self.socket, words))
+    return output_of(command_of(self, words))
 end
 
 --- Opens a terminal, or marks the running test as skipped.
@@ -31,7 +35,8 @@ function terminal.open(folder, program)
     local self = setmetatable({ socket = command.quoted(folder .. "/tmux") }, Terminal)
     local preloaded = os.getenv("LD_PRELOAD") -- a sanitizer's runtime, which the program needs and tmux does not bear
     if preloaded then program = ("LD_PRELOAD=%s %s"):format(command.quoted(preloaded), program) end
-    self:tmux("new-session -d -x 100 -y 50 " .. command.quoted(program))
+    local start = command_of(self, "new-session -d -x 100 -y 50 " .. command.quoted(program))
+    if os.execute(start .. " 2>/dev/null") ~= 0 then return skip.because("tmux finds no terminal here") end
     return self
 end
 
