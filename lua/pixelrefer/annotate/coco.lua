@@ -4,6 +4,7 @@ local dataset = require "pixelrefer.dataset"
 local json = require "pixelrefer.json"
 local mask = require "pixelrefer.mask"
 local results = require "pixelrefer.annotate.results"
+local whole_file = require "pixelrefer.annotate.whole_file"
 
 local coco = {}
 
@@ -118,21 +119,14 @@ function coco.write(path, answers, out, given)
     given = given or {}
     local next_sample, _, known = dataset.samples(path, { root = given.root, masks = given.masks,
         questions = not file.job.tasks and not file.job.each })
-    local temporary = out .. ".tmp"
-    local handle, reason = io.open(temporary, "wb")
-    if not handle then error(reason, 0) end
-    local function output(...)
-        local ok, why = handle:write(...)
-        if not ok then error(("%s: %s"):format(temporary, why), 0) end
-    end
-    local ok, counts = pcall(write_all, output, file, next_sample, known)
-    if ok and not file.ended then ok, counts = false, answers .. ": the job is not complete" end
+    local ok, counts = pcall(whole_file, out, function(output)
+        local written = write_all(output, file, next_sample, known)
+        if not file.ended then error(answers .. ": the job is not complete", 0) end
+        return written
+    end)
     file:close()
-    local closed, why = handle:close()
-    if ok and closed then ok, why = os.rename(temporary, out) end
-    if ok and closed then return counts end
-    os.remove(temporary)
-    return error(closed and counts or why, 0)
+    if not ok then error(counts, 0) end
+    return counts
 end
 
 return coco

@@ -3,6 +3,7 @@
 local fingerprint = require "pixelrefer.annotate.fingerprint"
 local json = require "pixelrefer.json"
 local results = require "pixelrefer.annotate.results"
+local whole_file = require "pixelrefer.annotate.whole_file"
 
 local merge = {}
 
@@ -62,15 +63,11 @@ local function advance(file, count)
     return nil
 end
 
-local function write(file, path, object)
-    local ok, reason = file:write(json.encode(object), "\n")
-    if not ok then error(("%s: %s"):format(path, reason), 0) end
-end
-
 -- Writes all lines by scene; a scene is whole in one shard.
-local function join(shards, job, output, path)
+local function join(shards, job, output)
+    local function write(object) output(json.encode(object), "\n") end
     local heads, total = {}, { answers = 0, failed = 0 }
-    write(output, path, { job = job })
+    write({ job = job })
     for k, file in ipairs(shards) do
         file.found = { answers = 0, failed = 0 }
         heads[k] = advance(file, #shards)
@@ -81,7 +78,7 @@ local function join(shards, job, output, path)
             if heads[k] and (not least or heads[k].scene < heads[least].scene) then least = k end
         end
         if not least then break end
-        write(output, path, heads[least])
+        write(heads[least])
         heads[least] = advance(shards[least], #shards)
     end
     for _, file in ipairs(shards) do
@@ -92,7 +89,7 @@ local function join(shards, job, output, path)
         for kind in pairs(total) do total[kind] = total[kind] + file.found[kind] end
     end
     total.scenes = shards[1].ended.scenes
-    write(output, path, { ["end"] = total })
+    write({ ["end"] = total })
     return total
 end
 
@@ -104,16 +101,10 @@ end
 function merge.run(paths, out)
     if #paths == 0 then error("merge: shards expected", 0) end
     local shards, job = open_all(paths)
-    local temporary = out .. ".tmp"
-    local output, reason = io.open(temporary, "wb")
-    if not output then error(reason, 0) end
-    local ok, total = pcall(join, shards, job, output, temporary)
+    local ok, total = pcall(whole_file, out, function(output) return join(shards, job, output) end)
     for _, file in ipairs(shards) do file:close() end
-    local closed, why = output:close()
-    if ok and closed then ok, why = os.rename(temporary, out) end
-    if ok and closed then return total end
-    os.remove(temporary)
-    return error(closed and total or why, 0)
+    if not ok then error(total, 0) end
+    return total
 end
 
 return merge
