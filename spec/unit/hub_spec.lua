@@ -273,10 +273,18 @@ describe("pulling", function()
         assert_whole()
     end)
 
+    -- What stands before a command: the library needs a sanitizer's runtime again, curl still must not have it.
+    local function with_runtime()
+        if not preload then return "" end
+        files.write(folder .. "/curl", "#!/bin/sh\nPATH=${PATH#*:} exec env -u LD_PRELOAD curl \"$@\"\n")
+        os.execute(("chmod +x '%s/curl'"):format(folder))
+        return ("LD_PRELOAD='%s' PATH='%s':\"$PATH\" "):format(preload, folder)
+    end
+
     it("is a command, whose checkpoints are found by their names", function()
         serve()
         local cache = folder .. "/cache"
-        local prefix = ("PIXELREFER_HOME='%s' HF_HOME='%s/hf' HF_HUB_CACHE= XDG_CACHE_HOME='%s/xdg' HF_ENDPOINT='%s' "
+        local prefix = with_runtime() .. ("PIXELREFER_HOME='%s' HF_HOME='%s/hf' HF_HUB_CACHE= XDG_CACHE_HOME='%s/xdg' HF_ENDPOINT='%s' "
             .. "no_proxy=127.0.0.1 env -u HF_TOKEN"):format(cache, folder, folder, server.endpoint)
         local code, out, err = command.run(folder, { "pull", "org/model" }, prefix)
         assert.equal(0, code, err)
