@@ -26,6 +26,7 @@
 
 local core = require "pixelrefer.core"
 local display = require "pixelrefer.tensor.display"
+local files = require "pixelrefer.tensor.files"
 local options = require "pixelrefer.options"
 local ffi = require "ffi"
 require "pixelrefer.tensor.methods"
@@ -443,6 +444,18 @@ function tensor.scope(f, ...)
     if not results[1] then error(results[2], 0) end
     return unpack(results, 2, results.n)
 end
+
+--- Reads a file of one tensor or of several: see `pixelrefer.tensor.files`.
+-- @function tensor.load
+-- @tparam string path
+-- @treturn Tensor|table
+tensor.load = files.load
+
+--- Writes a tensor, or several by name: see `pixelrefer.tensor.files`.
+-- @function tensor.save
+-- @tparam string path
+-- @tparam Tensor|table value
+tensor.save = files.save
 
 local class = getmetatable(native.empty({}, "uint8"))
 class.__tostring = display.text

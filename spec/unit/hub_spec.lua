@@ -284,8 +284,8 @@ describe("pulling", function()
     it("is a command, whose checkpoints are found by their names", function()
         serve()
         local cache = folder .. "/cache"
-        local prefix = with_runtime() .. ("PIXELREFER_HOME='%s' HF_HOME='%s/hf' HF_HUB_CACHE= XDG_CACHE_HOME='%s/xdg' HF_ENDPOINT='%s' "
-            .. "no_proxy=127.0.0.1 env -u HF_TOKEN"):format(cache, folder, folder, server.endpoint)
+        local prefix = with_runtime() .. ("PIXELREFER_HOME='%s' HF_HOME='%s/hf' HF_HUB_CACHE= XDG_CACHE_HOME='%s/xdg' "
+            .. "HF_ENDPOINT='%s' no_proxy=127.0.0.1 env -u HF_TOKEN"):format(cache, folder, folder, server.endpoint)
         local code, out, err = command.run(folder, { "pull", "org/model" }, prefix)
         assert.equal(0, code, err)
         assert.equal(cache .. "/org/model\n", out)

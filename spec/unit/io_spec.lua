@@ -277,6 +277,32 @@ describe("files of tensors", function()
         end)
     end)
 
+    describe("tensor.load and tensor.save", function()
+        local tensor = require "pixelrefer.tensor"
+
+        it("go by the path's ending", function()
+            local x, path = tensor_of { 1, 2 }, directory .. "/x."
+            tensor.save(path .. "npy", x)
+            assert.same({ 1, 2 }, tensor.load(path .. "npy"):totable())
+            tensor.save(path .. "safetensors", { a = x }, { made = "here" })
+            local loaded, metadata = tensor.load(path .. "safetensors")
+            assert.same({ 1, 2 }, loaded.a:totable())
+            assert.same({ made = "here" }, metadata)
+            local torch = tensor.load("spec/fixtures/golden/models/lite_sharded_bin/pytorch_model-00001-of-00002.bin")
+            assert.is_true(tensor.isTensor(select(2, next(torch))))
+        end)
+
+        it("refuse other endings and values", function()
+            local x = tensor_of { 1 }
+            assert.error_matches(function() tensor.load "x.txt" end, "'x%.txt': a path that ends in %.npy, ")
+            assert.error_matches(function() tensor.load() end, "'nil': a path that ends in ")
+            assert.error_matches(function() tensor.save("x.pt", x) end, "ends in %.npy or %.safetensors expected")
+            assert.error_matches(function() tensor.save("x.npy", { x }) end, "a tensor expected, got a table")
+            assert.error_matches(function() tensor.save("x.safetensors", x) end,
+                "a table of tensors by name expected, got a userdata")
+        end)
+    end)
+
     describe("writing", function()
         it("replaces a file whole, follows links, and spares everything else", function()
             local path, link = directory .. "/a.npy", directory .. "/link.npy"
