@@ -7,7 +7,7 @@
 local questions = {}
 
 -- Pixels by which centres differ for sure, edges with which objects touch, pixels with which one covers another.
-local APART, TOUCHING, COVERING = 14, 4, 10
+local APART, TOUCHING, COVERING = 20, 4, 10
 
 local PHRASINGS = {
     describe = {

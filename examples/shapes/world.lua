@@ -26,7 +26,7 @@ world.masked_frames = { 0, 3 } -- of a clip: frames whose masks go into a datase
 
 local AREAS = { small = 380, medium = 900, large = 2000 } -- square pixels
 local VISIBLE = 0.8
-local STEPS = { slowly = { 4, 6 }, fast = { 13, 16 } } -- pixels a frame
+local STEPS = { slowly = { 6, 8 }, fast = { 14, 17 } } -- pixels a frame
 local TOWARDS = { left = { -1, 0 }, right = { 1, 0 }, up = { 0, -1 }, down = { 0, 1 } }
 
 -- Shapes that lie as well as they stand, and those that point anywhere.

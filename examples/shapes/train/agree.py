@@ -39,7 +39,7 @@ def greedy(model, text, scene, question, limit=32):
                          [float(t) for t in times] if is_clip and model.is_lite else None, spread)
     embeds, out, gaps = text.embed(model, ids, visual, torch.cat(tokens)), [], []
     while len(out) < limit and not (out and out[-1] in text.ends):
-        best = model.logits(model.decode(embeds[None])[0, -1]).topk(2)
+        best = model.logits(model.decode(embeds[None])[0][0, -1]).topk(2)
         out.append(int(best.indices[0]))
         gaps.append(float(best.values[0] - best.values[1]))
         embeds = torch.cat([embeds, model.model.embed_tokens(best.indices[:1])])

@@ -16,8 +16,11 @@ ATTRIBUTES = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "filling": FILL
 KINDS = ["describe", "colour", "shape", "size", "filling", "larger", "left", "above", "same_colour", "count", "touch",
          "cover", "direction", "speed", "change"]
 # How often a question of a kind is taken, against the others.
-WEIGHTS = {"describe": 1.5, "larger": 1.5, "left": 2.0, "above": 2.0, "same_colour": 3.0, "count": 2.5,
-           "direction": 2.0}
+WEIGHTS = {"colour": 0.4, "filling": 0.4, "shape": 0.7, "size": 0.7, "left": 2.5, "above": 2.5, "same_colour": 1.5,
+           "count": 3.5, "touch": 1.5, "cover": 1.5, "direction": 2.5, "speed": 1.5}
+
+CHANGE_FRAME = 2  # from here on later colours show, as in world.lua
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 # Frames in which an object of a clip carries masks in Object-Only: mostly the first and the last.
 CLIP_FRAMES = [[0, 3], [0, 3], [0, 1, 3], [0, 2, 3]]
@@ -35,8 +38,9 @@ def attribute_targets(scenes, regions):
     """For each attribute the class of each region's object (its first colour), int64 [regions]."""
     targets = {}
     for name, words in ATTRIBUTES.items():
-        targets[name] = torch.tensor([words.index(colour_at(scenes[r.scene], r) if name == "colour" else
-                                                  scenes[r.scene].objects[r.number - 1][name]) for r in regions])
+        things = [scenes[r.scene].objects[r.number - 1] for r in regions]
+        targets[name] = torch.tensor([words.index(colour_in(thing, r.frame) if name == "colour" else thing[name])
+                                      for thing, r in zip(things, regions)])
     return targets
 
 
@@ -51,32 +55,68 @@ def place_targets(scenes, regions):
     return torch.tensor(places, dtype=torch.float32)
 
 
-def colour_at(scene, region):
-    """The colour that an object shows in the region's frame."""
-    thing = scene.objects[region.number - 1]
-    return thing.get("later_colour", thing["colour"]) if region.frame >= 2 else thing["colour"]
+def colour_in(thing, frame):
+    """The colour that an object shows in a frame."""
+    return thing.get("later_colour", thing["colour"]) if frame >= CHANGE_FRAME else thing["colour"]
 
 
 def cell_targets(scene, region=None):
     """What each cell of a region's picture (of the whole picture without one) shows: colour and shape of the object at
-    its centre (0: background), int64 [gh,gw], and which of its 3 x 3 parts show the same object as the centre, float32
-    [gh,gw,9]."""
-    if region:
-        top, bottom, left, right = region.item.crop
-        frame, ids = region.frame, scene.ids[region.frame][top:bottom, left:right]
-        grid_h, grid_w = region.item.mask_grid.shape
-    else:
-        frame, ids = 0, scene.ids[0]
-        grid_h, grid_w = ids.shape[0] // preprocess.PATCH, ids.shape[1] // preprocess.PATCH
-    fine = cv2.resize(ids, (grid_w * 3, grid_h * 3), interpolation=cv2.INTER_NEAREST)
+    its middle (0: background), int64 [gh,gw]; which of its 3 x 3 parts show the same object as its middle, float32
+    [gh,gw,9]; the colour of the object that has its centre in it (0: none), int64 [gh,gw]; and the way from it to the
+    centre of the object at its middle, in pairs of cells, at most 2, float32 [gh,gw,2]."""
+    frame, ids = (region.frame if region else 0), scene.ids[region.frame if region else 0]
+    top, bottom, left, right = region.item.crop if region else (0, ids.shape[0], 0, ids.shape[1])
+    grid_h, grid_w = region.item.mask_grid.shape if region else (side // preprocess.PATCH for side in ids.shape)
+    fine = cv2.resize(ids[top:bottom, left:right], (grid_w * 3, grid_h * 3), interpolation=cv2.INTER_NEAREST)
     parts = fine.reshape(grid_h, 3, grid_w, 3).transpose(0, 2, 1, 3).reshape(grid_h, grid_w, 9)
-    centre = parts[:, :, 4]
-    late = frame >= 2
-    colours = [0] + [1 + COLOURS.index(o.get("later_colour", o["colour"]) if late else o["colour"])
-                     for o in scene.objects]
-    shapes = [0] + [1 + SHAPES.index(o["shape"]) for o in scene.objects]
-    same = torch.from_numpy((parts == centre[:, :, None]).astype(np.float32))
-    return torch.from_numpy(np.array(colours)[centre]), torch.from_numpy(np.array(shapes)[centre]), same
+    middle = parts[:, :, 4]
+    colours = np.array([0] + [1 + COLOURS.index(colour_in(thing, frame)) for thing in scene.objects])
+    shapes = np.array([0] + [1 + SHAPES.index(thing["shape"]) for thing in scene.objects])
+    across, down = np.meshgrid(np.arange(grid_w) + 0.5, np.arange(grid_h) + 0.5)
+    centres, ways = np.zeros((grid_h, grid_w), dtype=np.int64), np.zeros((grid_h, grid_w, 2), dtype=np.float32)
+    for number in np.unique(parts[parts > 0]):
+        rows, columns = np.nonzero(ids == number)
+        to_right = (columns.mean() + 0.5 - left) * grid_w / (right - left) - across
+        to_bottom = (rows.mean() + 0.5 - top) * grid_h / (bottom - top) - down
+        ways[middle == number] = np.stack([to_right, to_bottom], axis=-1)[middle == number]
+        if -0.5 <= to_right[0, 0] < grid_w and -0.5 <= to_bottom[0, 0] < grid_h:  # its centre is in the picture
+            away = np.where((parts == number).any(axis=2), np.hypot(to_right, to_bottom), np.inf)
+            centres[np.unravel_index(away.argmin(), away.shape)] = colours[number]
+    same = (parts == middle[:, :, None]).astype(np.float32)
+    return tuple(torch.from_numpy(x) for x in (colours[middle], shapes[middle], same, centres,
+                                               np.clip(ways / 2, -2, 2)))
+
+
+def neighbour_targets(scenes, regions):
+    """Colours and shapes of what touches each region's object, float32 [regions, 10 + 10] of 0 and 1."""
+    targets = torch.zeros(len(regions), len(COLOURS) + len(SHAPES))
+    for target, region in zip(targets, regions):
+        scene = scenes[region.scene]
+        ids = scene.ids[region.frame]
+        inside = (ids == region.number).astype(np.uint8)
+        for number in np.unique(ids[cv2.dilate(inside, CROSS) > inside]):
+            if number:
+                thing = scene.objects[number - 1]
+                target[COLOURS.index(colour_in(thing, region.frame))] = 1
+                target[len(COLOURS) + SHAPES.index(thing["shape"])] = 1
+    return targets
+
+
+def sharing_targets(scenes, regions):
+    """How many other objects have the colour of each region's object, int64 [regions], at most 5."""
+    counts = []
+    for region in regions:
+        shown = [colour_in(thing, region.frame) for thing in scenes[region.scene].objects]
+        counts.append(min(5, shown.count(shown[region.number - 1]) - 1))
+    return torch.tensor(counts)
+
+
+def motion_target(scene, number):
+    """How far an object's centre moves from the first to the last frame of a clip, in 20 pixels."""
+    (x0, y0), (x1, y1) = ((columns.mean(), rows.mean()) for rows, columns in
+                          (np.nonzero(scene.ids[frame] == number) for frame in (0, -1)))
+    return (x1 - x0) / 20, (y1 - y0) / 20
 
 
 def random_regions(scenes, count, source, framework, mask_num):
@@ -107,23 +147,19 @@ def choose_questions(scene, source, objects, count):
     return chosen, sorted(about)
 
 
-def asked_regions(scenes, source, framework, mask_num, objects, count):
+def asked_regions(scenes, source, framework, objects, count):
     """Questions of each scene and the regions that they need, a clip's in each frame that carries masks. Returns
-    questions as (scene, question, [indices of regions of each of its objects])."""
+    questions as (scene, question, [indices of regions of each of its objects]) and regions as (scene, object, frame)."""
     questions, regions = [], []
     for s, scene in enumerate(scenes):
         chosen, about = choose_questions(scene, source, objects, count)
-        is_clip = len(scene.pictures) > 1
         frames = [0]
-        if is_clip and framework == "object_only":
+        if len(scene.pictures) > 1 and framework == "object_only":
             frames = CLIP_FRAMES[source.integers(len(CLIP_FRAMES))]
         places = {}
         for number in about:
-            places[number] = []
-            for frame in frames:
-                places[number].append(len(regions))
-                item = preprocess.prepare(framework, scene.pictures[frame], scene.mask(number, frame), mask_num)
-                regions.append(Region(s, number, frame, item))
+            places[number] = list(range(len(regions), len(regions) + len(frames)))
+            regions += [(s, number, frame) for frame in frames]
         for q in chosen:
             questions.append((s, q, [places[number] for number in q["regions"]]))
     return questions, regions

@@ -78,7 +78,7 @@ def run_case(model, text, case, folder):
     ids, _ = text.prompt(case["prompt"], case["modal"], shown if not model.is_lite else None, case.get("times"),
                          [len(t) for t in tokens], counts, times, case["regions"])
     embeds = text.embed(model, ids, visual, torch.cat(tokens) if tokens else None)
-    hidden = model.decode(embeds[None])[0]
+    hidden = model.decode(embeds[None])[0][0]
     return tokens, ids, embeds, model.logits(hidden[-1])
 
 

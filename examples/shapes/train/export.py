@@ -10,8 +10,9 @@ WIDTH, LAYERS, HEADS, KV_HEADS, MLP = 128, 4, 4, 2, 384
 MASK_NUM = 16
 
 
-def model_config(stage, text):
-    """config.json of a stage's model. The stage without text trains the encoder by PixelRefer's regions."""
+def model_config(stage, text, tokenizer):
+    """config.json of a stage's model. The stage without text trains the encoder by PixelRefer's regions. `tokenizer` names
+    the object tokenizer, as the library does."""
     is_lite = stage == "object_only"
     return {
         "model_type": "pixelreferlite_qwen2" if is_lite else "pixelrefer_qwen2",
@@ -22,6 +23,7 @@ def model_config(stage, text):
         "torch_dtype": "bfloat16", "vocab_size": text.tokenizer.get_vocab_size(),
         "mm_vision_encoder": "shapes", "mm_hidden_size": HIDDEN, "mm_projector_type": "mlp2x_gelu",
         "spatial_merge_size": 2, "mm_max_length": 8192, "use_token_compression": True, "mask_num": MASK_NUM,
+        "object_tokenizer": tokenizer,
         "max_frames": 180, "image_token_index": text.image_id, "region_token_index": text.region_id,
         "bos_token_id": min(text.ends), "eos_token_id": text.end_id,
         "vision_encoder_config": {

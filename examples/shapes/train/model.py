@@ -151,10 +151,14 @@ class CrossAttention(nn.Module):
 
 
 class RegionEncoder(nn.Module):
+    """`config["object_tokenizer"]` names how a region's cells are pooled: for another way of yours write another
+    `pool_NAME`, from cells [n,E] to tokens [k,E]."""
+
     def __init__(self, config):
         super().__init__()
         hidden, out = config["mm_hidden_size"], config["hidden_size"]
         self.mask_num, self.is_lite = config["mask_num"], config["model_type"] == "pixelreferlite_qwen2"
+        self.pool_cells = getattr(self, "pool_" + config.get("object_tokenizer", "saot"))
         self.pos_linear, self.feat_linear = nn.Linear(2, hidden), two_layers(hidden, out)
         if self.is_lite:
             self.mask_embedding = nn.Conv2d(1, hidden, 1)  # in the checkpoints, never used
@@ -170,12 +174,19 @@ class RegionEncoder(nn.Module):
         if tuple(mask.shape) != (grid_h, grid_w):
             features = F.interpolate(features.permute(2, 0, 1)[None], size=mask.shape, mode="bilinear",
                                      align_corners=False)[0].permute(1, 2, 0)
-        cells = features[mask > 0].float()
+        return self.pool_cells(features[mask > 0].float(), generator)
+
+    def pool_saot(self, cells, generator):
+        """The centroids of k-means; where there are no more than mask_num cells, the cells themselves (Lite: and zeros)."""
         if len(cells) > self.mask_num:
             return kmeans(cells, self.mask_num, 3 if self.is_lite else 5, generator)
         if self.is_lite:
-            return torch.cat([cells, cells.new_zeros(self.mask_num - len(cells), width)])
+            return torch.cat([cells, cells.new_zeros(self.mask_num - len(cells), cells.shape[1])])
         return cells
+
+    def pool_mask_average(self, cells, _):
+        """One token, the mean."""
+        return cells.mean(dim=0, keepdim=True)
 
     def infuse(self, tokens, local, whole):
         """OCI: tokens [regions, mask_num, E] look at their crops [regions, n, E], then at the pictures."""
@@ -268,21 +279,21 @@ class PixelRefer(nn.Module):
             return [parts[i] for i in range(len(grids))], patches
         return [parts[i].view(grids[i][0], grids[i][1], -1) for i in range(len(grids))], patches
 
+    def visible_cells(self, pictures, is_video):
+        """Vision-Object: the features [n,E] that become the visual tokens of an image or of a video's frames, and how many
+        each picture has."""
+        block = self.config["spatial_merge_size"] if is_video else 1
+        features, patches = self.encode(pictures, block)
+        if not is_video:
+            return torch.cat([f.flatten(0, 1) for f in features]), [f.shape[0] * f.shape[1] for f in features]
+        kept = preprocess.changed_cells(patches, block)
+        merged = torch.cat(features).unflatten(0, (-1, block * block)).mean(dim=1)
+        return merged[torch.cat(kept)], [int(k.sum()) for k in kept]
+
     def visual_tokens(self, pictures, is_video):
         """Vision-Object: the visual tokens [n,D] of an image or of a video's frames, and how many each has."""
-        features, patches = self.encode(pictures, self.config["spatial_merge_size"] if is_video else 1)
-        return self.project(features, patches, is_video)
-
-    def project(self, features, patches, is_video):
-        """The second half of `visual_tokens`, from what `encode` gave."""
-        block = self.config["spatial_merge_size"]
-        if not is_video:
-            tokens = self.model.mm_projector.readout(torch.cat([f.flatten(0, 1) for f in features]))
-            return tokens, [f.shape[0] * f.shape[1] for f in features]
-        merged = torch.cat(features).unflatten(0, (-1, block * block)).mean(dim=1)
-        tokens = self.model.mm_projector.readout(merged)
-        kept = preprocess.changed_cells(patches, block)
-        return tokens[torch.cat(kept)], [int(k.sum()) for k in kept]
+        cells, counts = self.visible_cells(pictures, is_video)
+        return self.model.mm_projector.readout(cells), counts
 
     def pooled_tokens(self, items, generator, features=None):
         """Tokens of each Item before OCI, [k,E] each."""
@@ -312,8 +323,9 @@ class PixelRefer(nn.Module):
         angles = torch.cat([angles, angles], dim=-1)[:, None]
         return angles.cos(), angles.sin()
 
-    def decode(self, embeds, prefix=None, prefix_lengths=None, owner=None):
-        """The final hidden states [rows, n, D] of padded sequences [rows, n, D]. Sequences that begin alike can share
+    def decode(self, embeds, prefix=None, prefix_lengths=None, owner=None, after=0):
+        """The final hidden states [rows, n, D] of padded sequences [rows, n, D], and those `after` so many layers (what
+        comes in, for 0). Sequences that begin alike can share
         their beginning: `prefix` [prefixes, m, D] is run once, and row r goes on from prefix `owner[r]`, whose length is
         `prefix_lengths[owner[r]]`. What stands behind a sequence's own end is never seen."""
         rows, length, _ = embeds.shape
@@ -332,10 +344,12 @@ class PixelRefer(nn.Module):
             mask = torch.cat([padded[:, None, None].expand(rows, 1, length, size),
                               causal.expand(rows, 1, length, length)], dim=-1)
         rotary = self.rotary(offset[:, None] + torch.arange(length)[None])
-        x = embeds
-        for layer, past in zip(self.model.layers, pasts):
+        x = halfway = embeds
+        for i, (layer, past) in enumerate(zip(self.model.layers, pasts)):
             x, _ = layer(x, rotary, mask, past)
-        return self.model.norm(x)
+            if i + 1 == after:
+                halfway = x
+        return self.model.norm(x), halfway
 
     def logits(self, hidden):
         """Scores of the next token."""

@@ -26,52 +26,22 @@ import chat
 from curves import draw_curves
 from data import Stream
 from export import copy_tokenizer, export, model_config
+from heads import READ_AFTER, Heads
 from model import PixelRefer
 from muon import Muon
+from views import Pool, View, look
 
 PICTURES, CLIPS = 4, 3  # scenes of a step
 CLIP_STEPS = 4  # every fourth step is one of clips
-OBJECTS, QUESTIONS = 3, 8  # objects and questions of a picture
+OBJECTS = 3  # of a picture, in the stage without text
+ASKED, QUESTIONS = 2, 8  # objects of a scene that are asked about, and questions
+ROUNDS = 4  # times that each kind of question is made up about a scene
+POOLS = {"picture": 1000, "clip": 400}  # scenes that are asked about again
 WARM_UP, FLAT = 100, 0.6  # steps of warm-up; the share of the run before the decay
 FLOOR = 0.05  # of the rate, at the end
 PRECISE = 0.95  # the share of the run before the products are in float32, the precision of use
 PLACE_GAIN = 5  # how much larger an object token's place is made for the decoder
 VOCABULARY = 768
-
-
-# ---- heads that training alone has ------------------------------------------------------------------------------------
-
-class Heads(nn.Module):
-    """Attributes from the mean of a region's tokens (before and after the projection to the decoder's width; after it
-    the place as well), and what each cell shows; none of it is exported."""
-
-    def __init__(self, width, projected_width):
-        super().__init__()
-        self.attributes, self.projected = (
-            nn.ModuleDict({name: nn.Linear(size, len(words)) for name, words in batches.ATTRIBUTES.items()})
-            for size in (width, projected_width))
-        self.place = nn.Linear(projected_width, 2)
-        self.cell_colour = nn.Linear(width, 1 + len(batches.COLOURS))
-        self.cell_shape = nn.Linear(width, 1 + len(batches.SHAPES))
-        self.cell_parts = nn.Linear(width, 9)
-
-    def region_loss(self, pooled, projected, scenes, regions):
-        """Of attributes and places, and for each attribute how many are right after the projection, bool [regions]."""
-        targets, right, loss = batches.attribute_targets(scenes, regions), {}, 0
-        for heads, list_of_tokens in ((self.attributes, pooled), (self.projected, projected)):
-            means = torch.stack([tokens.mean(dim=0) for tokens in list_of_tokens])
-            for name, head in heads.items():
-                scores = head(means)
-                loss = loss + F.cross_entropy(scores, targets[name])
-                right[name] = scores.argmax(dim=1) == targets[name]
-        return loss + F.smooth_l1_loss(self.place(means), batches.place_targets(scenes, regions)), right
-
-    def cell_loss(self, features, targets):
-        """Of the cells of all regions' pictures."""
-        cells = torch.cat([f.flatten(0, 1) for f in features])
-        colour, shape, parts = (torch.cat([t[k].flatten(0, 1) for t in targets]) for k in range(3))
-        return (F.cross_entropy(self.cell_colour(cells), colour) + F.cross_entropy(self.cell_shape(cells), shape)
-                + F.binary_cross_entropy_with_logits(self.cell_parts(cells), parts))
 
 
 # ---- one step ---------------------------------------------------------------------------------------------------------
@@ -82,7 +52,7 @@ def encoder_step(model, heads, scenes, source, generator):
     features, _ = model.encode([region.item.picture for region in regions] + [scene.pictures[0] for scene in scenes])
     pooled = model.pooled_tokens([region.item for region in regions], generator, features[:len(regions)])
     tokens = model.model.region_encoder.feat_linear(torch.cat(pooled)).split([len(p) for p in pooled])
-    loss, right = heads.region_loss(pooled, tokens, scenes, regions)
+    loss, right = heads.region_loss(pooled, tokens, scenes, regions, False)
     cells = [batches.cell_targets(scenes[region.scene], region) for region in regions]
     cells += [batches.cell_targets(scene) for scene in scenes]
     right["describe"] = torch.stack(list(right.values())).all(dim=0)
@@ -90,42 +60,24 @@ def encoder_step(model, heads, scenes, source, generator):
     return loss + heads.cell_loss(features, cells), report, len(regions)
 
 
-def region_tokens(model, scenes, regions, generator):
-    """Features of the regions' pictures, pooled tokens, object tokens."""
-    items = [region.item for region in regions]
-    features, _ = model.encode([item.picture for item in items])
+def region_tokens(model, seen, wholes, generator):
+    """Pooled tokens and object tokens of regions (`views.look`), [k,E] and [k,D] each."""
     region_encoder = model.model.region_encoder
-    pooled = model.pooled_tokens(items, generator, features)
+    pooled = model.pooled_tokens([one.item for one in seen], generator, [one.features for one in seen])
     tokens = pooled
     if model.is_lite:
-        with torch.no_grad():  # the two pictures that OCI attends to teach the encoder nothing: a third of the time
-            wholes = {}
-            for region in regions:
-                wholes.setdefault((region.scene, region.frame), region.item.global_picture)
-            encoded = dict(zip(wholes, model.encode(list(wholes.values()))[0]))
-            local = torch.stack([f.flatten(0, 1) for f in model.encode([item.local_picture for item in items])[0]])
-        whole = torch.stack([encoded[(region.scene, region.frame)].flatten(0, 1) for region in regions])
-        tokens = list(region_encoder.infuse(torch.stack(pooled), local, whole))
+        local = torch.stack([one.local for one in seen])
+        tokens = list(region_encoder.infuse(torch.stack(pooled), local, torch.stack(wholes)))
     projected = region_encoder.feat_linear(torch.cat(tokens))
-    return features, pooled, list(projected.split([len(t) for t in tokens]))
+    return pooled, list(projected.split([len(t) for t in tokens]))
 
 
-def shared_beginnings(model, text, scenes, is_clip):
-    """Vision-Object: what the questions of each scene share, [scenes,m,D], its lengths, each picture's tokens, and the
-    features of the pictures (none of clips)."""
-    visual, shown, features = [], [], []
-    if is_clip:
-        for scene in scenes:
-            tokens, counts = model.visual_tokens(list(scene.pictures), True)
-            visual.append(tokens)
-            shown.append(counts)
-    else:
-        features, patches = model.encode([scene.pictures[0] for scene in scenes])
-        tokens, counts = model.project(features, patches, False)
-        visual, shown = list(tokens.split(counts)), [[count] for count in counts]
-    modal, rows = "video" if is_clip else "image", []
-    for scene, counts in zip(scenes, shown):
-        ids, prefix = text.prompt("", modal, counts, list(range(len(scene.pictures))), [], [])
+def shared_beginnings(model, text, views):
+    """Vision-Object: what the questions of each scene share, [scenes,m,D], its lengths, and the visual tokens [n,D]."""
+    tokens = model.model.mm_projector.readout(torch.cat([view.visible for view in views]))
+    modal, rows = "video" if views[0].is_clip else "image", []
+    for view in views:
+        ids, prefix = text.prompt("", modal, view.shown, list(range(len(view.scene.pictures))), [], [])
         rows.append(ids[:prefix])
     width = max(len(row) for row in rows)
     padded = torch.zeros(len(rows), width, dtype=torch.long)
@@ -133,13 +85,15 @@ def shared_beginnings(model, text, scenes, is_clip):
         padded[i, :len(row)] = torch.tensor(row)
     embeds = model.model.embed_tokens(padded)
     marks = padded == text.image_id
-    embeds = embeds.masked_scatter(marks[..., None], torch.cat(visual).to(embeds.dtype))
-    return embeds, torch.tensor([len(row) for row in rows]), shown, features
+    embeds = embeds.masked_scatter(marks[..., None], tokens.to(embeds.dtype))
+    return embeds, torch.tensor([len(row) for row in rows]), tokens
 
 
 def question_rows(model, text, scenes, questions, regions, tokens, shown):
-    """Ids of each question with its answer (what stands behind the shared beginning), and where the answer begins."""
-    rows, starts, order = [], [], []
+    """Ids of each question with its answer (what stands behind the shared beginning), where the answer begins, all
+    object tokens' places in `tokens` in order, and what is read where: (row, column behind a region's last token, its
+    place)."""
+    rows, starts, order, read = [], [], [], []
     is_clip = len(scenes[0].pictures) > 1
     modal = "video" if is_clip else "image"
     for s, q, places in questions:
@@ -155,22 +109,24 @@ def question_rows(model, text, scenes, questions, regions, tokens, shown):
         rows.append(ids[prefix:] + answer)
         starts.append(len(ids) - prefix)
         order += flat
-    return rows, starts, order
+        marks = [i for i, token in enumerate(rows[-1]) if token == text.region_id]
+        ends = torch.tensor(counts).cumsum(0)[torch.tensor([len(p) for p in places]).cumsum(0) - 1]
+        read += [(len(rows) - 1, marks[end - 1] + 1, p[-1]) for end, p in zip(ends.tolist(), places)]
+    return rows, starts, order, read
 
 
-def text_step(model, heads, text, scenes, source, generator):
-    """Loss of the answers (and a little of the attributes), and per kind how many answers are right word for word."""
-    is_clip = len(scenes[0].pictures) > 1
-    questions, regions = batches.asked_regions(scenes, source, model.framework, model.config["mask_num"],
-                                               OBJECTS - is_clip, QUESTIONS)
-    features, pooled, tokens = region_tokens(model, scenes, regions, generator)
+def text_step(model, heads, text, views, source, generator):
+    """Loss of the answers (and a little of the heads'), and per kind how many answers are right word for word."""
+    scenes = [view.scene for view in views]
+    questions, wanted = batches.asked_regions(scenes, source, model.framework, ASKED, QUESTIONS)
+    seen, wholes = look(model, views, wanted)
+    pooled, tokens = region_tokens(model, seen, wholes, generator)
+    regions = [batches.Region(*key, one.item) for key, one in zip(wanted, seen)]
     prefix = lengths = shown = None
-    cells = [batches.cell_targets(scenes[region.scene], region) for region in regions]
     if not model.is_lite:
-        prefix, lengths, shown, whole = shared_beginnings(model, text, scenes, is_clip)
-        features += whole
-        cells += [batches.cell_targets(scene) for scene in scenes] if whole else []
-    rows, starts, order = question_rows(model, text, scenes, questions, regions, tokens, shown)
+        prefix, lengths, visual = shared_beginnings(model, text, views)
+        shown = [view.shown for view in views]
+    rows, starts, order, read = question_rows(model, text, scenes, questions, regions, tokens, shown)
     width = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     is_answer = torch.zeros(len(rows), width, dtype=torch.bool)  # a position whose next token is one of the answer
@@ -181,7 +137,7 @@ def text_step(model, heads, text, scenes, source, generator):
     objects = torch.cat([tokens[place] for place in order]).to(embeds.dtype)
     embeds = embeds.masked_scatter((ids == text.region_id)[..., None], objects)
     owner = torch.tensor([s for s, _, _ in questions])
-    hidden = model.decode(embeds, prefix, lengths, owner)
+    hidden, halfway = model.decode(embeds, prefix, lengths, owner, READ_AFTER)
     scores = model.logits(hidden[is_answer])
     wanted = ids.roll(-1, dims=1)[is_answer]
     loss = F.cross_entropy(scores.float(), wanted)
@@ -192,8 +148,14 @@ def text_step(model, heads, text, scenes, source, generator):
     for (_, q, _), hit in zip(questions, right.tolist()):
         count = report.get(q["kind"], (0, 0))
         report[q["kind"]] = (count[0] + hit, count[1] + 1)
-    region_loss, _ = heads.region_loss(pooled, tokens, scenes, regions)
-    return loss + 0.1 * region_loss + 0.1 * heads.cell_loss(features, cells), report, len(regions)
+    region_loss, _ = heads.region_loss(pooled, tokens, scenes, regions, model.is_lite)
+    loss = loss + 0.1 * region_loss
+    if not model.is_lite and not views[0].is_clip:
+        loss = loss + 0.1 * heads.token_loss(visual, [view.cells for view in views])
+    at_rows, at_columns, at_places = zip(*read)
+    loss = loss + 0.3 * heads.reading_loss(halfway[list(at_rows), list(at_columns)], scenes,
+                                           [regions[place] for place in at_places])
+    return loss, report, len(regions)
 
 
 # ---- a run ------------------------------------------------------------------------------------------------------------
@@ -206,7 +168,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(given.seed)
         self.text = self.open_tokenizer()
-        self.model = PixelRefer(model_config(stage, self.text)).train()
+        self.model = PixelRefer(model_config(stage, self.text, given.tokenizer)).train()
         self.heads = Heads(self.model.config["mm_hidden_size"], self.model.config["hidden_size"])
         initialize(self.model)
         if stage != "encoder" or given.start:
@@ -251,13 +213,17 @@ class Run:
 
     def make_optimizers(self):
         matrices, others, stacked = [], [], {}
-        for name, p in list(self.model.named_parameters()) + list(self.heads.named_parameters()):
+        for name, p in self.model.named_parameters():
+            if self.stage != "encoder" and ".vision_encoder." in name:
+                p.requires_grad_(False)
+                continue
             is_matrix = p.dim() >= 2 and not any(part in name for part in (
-                "embed_tokens", "pos_linear", "mask_embedding", "attributes", "projected", "place", "cell_"))
+                "embed_tokens", "pos_linear", "mask_embedding"))
             (matrices if is_matrix else others).append(p)
             if "in_proj_weight" in name:
                 stacked[p] = 3
-        self.optimizers = [Muon(matrices, self.given.rate, stacked=stacked),
+        others += self.heads.parameters()
+        self.optimizers = [Muon(matrices, self.given.rate, stacked=stacked, dtype=getattr(torch, self.given.precision)),
                            torch.optim.AdamW(others, self.given.rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
     def save(self):
@@ -274,6 +240,8 @@ class Run:
 
     def restore(self):
         state = torch.load(self.state_path, map_location="cpu", weights_only=False)
+        if state["config"] != self.model.config:
+            raise SystemExit(f"{self.state_path}: begun with another model; --tokenizer, or another --out")
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
@@ -368,26 +336,47 @@ def enlarge_place(projection, place, gain):
     place.bias /= gain
 
 
+class Scenes:
+    """What the steps of a stage take, and what its evaluations ask: scenes for the stage without text, views for the
+    others, every fourth step of clips."""
+
+    def __init__(self, run, given):
+        self.run, self.has_text, seed = run, run.stage != "encoder", given.seed
+        kinds = ("picture", "clip") if self.has_text else ("picture",)
+        if self.has_text:
+            self.sources = {kind: Pool(run.model, seed, kind, POOLS[kind], ROUNDS, run.next_scene[kind]) for kind in kinds}
+        else:
+            self.sources = {"picture": Stream(seed, "picture", run.next_scene["picture"], 0)}
+        self.held_out = {}
+        for kind in kinds:
+            stream = Stream(seed + 10 ** 6, kind, 1, ROUNDS if self.has_text else 0)
+            scenes = [next(stream) for _ in range(given.held_out if kind == "picture" else given.held_out // 4)]
+            stream.close()
+            with torch.no_grad():
+                self.held_out[kind] = [View(scene, run.model) for scene in scenes] if self.has_text else scenes
+
+    def next(self):
+        kind = "clip" if self.has_text and self.run.step % CLIP_STEPS == CLIP_STEPS - 1 else "picture"
+        source, count = self.sources[kind], PICTURES if kind == "picture" else CLIPS
+        taken = source.take(count, self.run.source) if self.has_text else [next(source) for _ in range(count)]
+        self.run.next_scene[kind] = source.next_index
+        return taken
+
+    def close(self):
+        for source in self.sources.values():
+            source.close()
+
+
 def train(stage, given):
     run = Run(stage, given)
-    rounds = 0 if stage == "encoder" else 2
-    streams = {kind: Stream(given.seed, kind, first, rounds) for kind, first in run.next_scene.items()
-               if rounds or kind == "picture"}
-    held_out = {}
-    for kind, count in (("picture", given.held_out), ("clip", given.held_out // 4 if rounds else 0)):
-        stream = Stream(given.seed + 10 ** 6, kind, 1, rounds)
-        held_out[kind] = [next(stream) for _ in range(count)]
-        stream.close()
+    scenes = Scenes(run, given)
     parameters = sum(p.numel() for p in run.model.parameters())
     print(f"{stage}: {parameters:,} parameters, from step {run.step}, region {run.regions}", flush=True)
 
     losses, report, started, saved, logged = [], {}, time.time(), time.time(), time.time()
     begun = run.seconds
     while run.regions < given.regions and (not given.minutes or time.time() - started < 60 * given.minutes):
-        kind = "clip" if rounds and run.step % CLIP_STEPS == CLIP_STEPS - 1 else "picture"
-        scenes = [next(streams[kind]) for _ in range(PICTURES if kind == "picture" else CLIPS)]
-        run.next_scene[kind] = streams[kind].next_index
-        loss, one = run.train_step(scenes)
+        loss, one = run.train_step(scenes.next())
         losses.append(loss)
         add_report(report, one)
         now = time.time()
@@ -398,7 +387,7 @@ def train(stage, given):
                      "seconds": round(run.seconds), "rate": run.rate(), "loss": round(sum(losses) / len(losses), 4),
                      "train": {name: round(hits / count, 4) for name, (hits, count) in report.items()}}
             if now - saved > given.save_seconds or finished:
-                entry["held_out"] = run.evaluate(held_out)
+                entry["held_out"] = run.evaluate(scenes.held_out)
                 run.save()
                 saved = time.time()
             with open(run.folder / "log.jsonl", "a") as log:
@@ -408,8 +397,12 @@ def train(stage, given):
             if "held_out" in entry:
                 draw_curves(run.folder / "log.jsonl", run.folder / "curves.png", stage)
     run.save()
-    for stream in streams.values():
-        stream.close()
+    scenes.close()
+
+
+def fast_precision():
+    """Without AVX-512 PyTorch's products in bfloat16 are a hundred times slower."""
+    return "bfloat16" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "float32"
 
 
 def main():
@@ -420,10 +413,12 @@ def main():
                                         "checkpoint directory")
     parser.add_argument("--regions", type=int, default=200000, help="regions to see; the rate's decay follows it")
     parser.add_argument("--minutes", type=float, help="stop after so long (and go on another time)")
+    parser.add_argument("--tokenizer", choices=["saot", "mask_average"], default="saot",
+                        help="how a region's cells are pooled: what model.py's RegionEncoder knows")
     parser.add_argument("--seed", type=int, default=271828182, help="of the scenes; test with others")
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16",
-                        help="of the products before the decay")
+    parser.add_argument("--precision", choices=["bfloat16", "float32"], default=fast_precision(),
+                        help="of the products up to the last steps (float32 where bfloat16 is not faster)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=48, help="pictures of an evaluation")
     parser.add_argument("--log-seconds", type=float, default=60)
