@@ -3,9 +3,10 @@
 --     pixelrefer run examples/shapes/accuracy.lua MODEL... [--seed N] [--pictures N] [--clips N] [--first N]
 --                    [--answers FILE] [--no-context]
 --
--- Beside the kinds of questions: "swap", pairs of one question about two objects that differ in what is asked, right
--- when both answers are. --answers writes each answer as a line of JSON. --no-context leaves out OCI (Object-Only), so
--- that object tokens know nothing but their own crop: questions about the rest of the picture must get worse.
+-- Beside the kinds of questions: "small", those about one object's looks when it is a small one; "swap", pairs of one
+-- question about two objects that differ in what is asked, right when both answers are. --answers writes each answer as a
+-- line of JSON. --no-context leaves out OCI (Object-Only), so that object tokens know nothing but their own crop:
+-- questions about the rest of the picture must get worse.
 package.path = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/../?.lua;" .. package.path
 local answers = require "shapes.answers"
 local json = require "pixelrefer.json"
@@ -15,6 +16,7 @@ local questions = require "shapes.questions"
 local random = require "shapes.random"
 local world = require "shapes.world"
 
+local LOOKS = { describe = true, colour = true, shape = true, size = true, filling = true }
 local NUMBERS = { seed = 1, pictures = 660, clips = 500, first = 1 }
 local USAGE = "usage: pixelrefer run examples/shapes/accuracy.lua MODEL... [--seed N] [--pictures N] [--clips N] "
     .. "[--first N] [--answers FILE] [--no-context]"
@@ -80,6 +82,7 @@ local function judge_scene(model, scene, index, counts, file)
         local right = answers.right(made.kind, made.answer, text)
         texts[made] = right
         count(counts, made.kind, right)
+        if LOOKS[made.kind] and scene.objects[made.regions[1]].size == "small" then count(counts, "small", right) end
         if file then
             assert(file:write(json.encode { scene = index, media = scene.kind, number = i, kind = made.kind,
                 question = made.question, expected = made.answer, text = text, right = right }, "\n"))
@@ -121,7 +124,7 @@ print(("seed %d, %d pictures, %d clips%s"):format(given.seed, given.pictures, gi
 for i, path in ipairs(paths) do print(("  (%d) %s"):format(i, path)) end
 local kinds = {}
 for i, kind in ipairs(questions.KINDS) do kinds[i] = kind end
-kinds[#kinds + 1] = "swap"
+kinds[#kinds + 1], kinds[#kinds + 2] = "small", "swap"
 for _, kind in ipairs(kinds) do
     local cells = {}
     for i = 1, #paths do

@@ -195,6 +195,13 @@ describe("annotate", function()
         open:close()
     end)
 
+    it("keeps its file from the processes that it starts", function()
+        local each = function() return io.popen("ls -l /proc/self/fd"):read("*a") end
+        local text = run { each = each, where = function(region) return region.id == 1 end }
+        assert.matches("0 -> ", text, 1, true)
+        assert.not_matches("/out%.jsonl\\n", text) -- the log may be there
+    end)
+
     it("asks a dataset's own questions, or every mask; videos frame by frame", function()
         local rle = { size = { 56, 70 }, counts = { 300, 2000, 1620 } }
         files.make_directories(folder .. "/clip")

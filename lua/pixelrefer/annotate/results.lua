@@ -93,7 +93,7 @@ end
 function results.open(path, job)
     local kind = core.path_kind(path)
     if kind and kind ~= "file" then error(path .. ": not a regular file", 0) end
-    local writer, reason = io.open(path, "ab")
+    local writer, reason = io.open(path, "abe") -- "e" (glibc): the lock ends with this process, not with its children
     if not writer then error(reason, 0) end
     if ffi.C.flock(ffi.C.fileno(writer), LOCK_EXCLUSIVE_NOW) ~= 0 then
         writer:close()
