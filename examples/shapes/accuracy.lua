@@ -4,8 +4,8 @@
 --                    [--answers FILE] [--no-context]
 --
 -- Beside the kinds of questions: "small", those about one object's looks when it is a small one; "swap", pairs of one
--- question about two objects that differ in what is asked, right when both answers are. --answers writes each answer as a
--- line of JSON. --no-context leaves out OCI (Object-Only), so that object tokens know nothing but their own crop:
+-- question about two objects that differ in what is asked, right when both answers are. --answers writes each answer as
+-- a line of JSON. --no-context leaves out OCI (Object-Only), so that object tokens know nothing but their own crop:
 -- questions about the rest of the picture must get worse.
 package.path = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/../?.lua;" .. package.path
 local answers = require "shapes.answers"
