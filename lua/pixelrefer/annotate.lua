@@ -16,12 +16,13 @@ local fingerprint = require "pixelrefer.annotate.fingerprint"
 local generation = require "pixelrefer.generation"
 local json = require "pixelrefer.json"
 local options = require "pixelrefer.options"
+local prompt = require "pixelrefer.prompt"
 local results = require "pixelrefer.annotate.results"
 
 local annotate = {}
 
 --- What is asked about a region unless a task says something else, or the dataset has questions.
-annotate.TASK = "Describe <region> in detail."
+annotate.TASK = prompt.DESCRIBE
 
 local SAMPLING = { "fps", "max_frames", "start", "end" } -- how videos are looked at
 

@@ -18,6 +18,9 @@ local options = require "pixelrefer.options"
 
 local prompt = {}
 
+--- What is asked about a region when nothing else is said.
+prompt.DESCRIBE = "Describe <region> in detail."
+
 local TAGS = { image = "<image>", video = "<video>" }
 local REGION_TAG, REGION_TOKEN, IMAGE_TOKEN = "<region>", "<REGION>", "<image>"
 

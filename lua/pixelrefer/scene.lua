@@ -4,7 +4,9 @@
 -- features of whole pictures. Regions and questions come and go without encoding it again.
 -- @module pixelrefer.scene
 local Session = require "pixelrefer.session"
+local prompt = require "pixelrefer.prompt"
 local tensor = require "pixelrefer.tensor"
+local together = require "pixelrefer.together"
 
 local Scene = {}
 Scene.__index = Scene
@@ -154,9 +156,10 @@ function Scene:stream(text, regions, options)
     return self:session():stream(text, regions, options)
 end
 
---- Describes each region in a call of its own: the same answer as alone, in any order or company.
+--- Describes each region in a call of its own: the same answer as alone, in any order or company. Answers are decoded
+-- together (see `pixelrefer.together`), but one after the other where `inspect` looks.
 -- @tparam table regions masks
--- @tparam[opt] table options as `session:ask`, and `prompt` (default "Describe <region> in detail.")
+-- @tparam[opt] table options as `session:ask`, and `prompt` (default `prompt.DESCRIBE`)
 -- @treturn table Answers, one a region
 function Scene:describe(regions, options)
     local own, text = {}, nil
@@ -166,11 +169,11 @@ function Scene:describe(regions, options)
     for key, value in pairs(options or {}) do
         if key == "prompt" then text = value else own[key] = value end
     end
-    local answers = {}
+    local questions = {}
     for i, region in ipairs(region_list(regions)) do
-        answers[i] = self:ask(text or "Describe <region> in detail.", { region }, own)
+        questions[i] = { scene = self, text = text or prompt.DESCRIBE, regions = { region } }
     end
-    return answers
+    return together.ask(questions, own, own.inspect and 1 or nil)
 end
 
 --- Frees the scene's cached prefix now rather than at the next collection.

@@ -5,6 +5,7 @@
 --     print(session:ask("And what does it do?"))
 --
 -- @module pixelrefer.session
+local Answer = require "pixelrefer.answer"
 local core = require "pixelrefer.core"
 local generation = require "pixelrefer.generation"
 local options = require "pixelrefer.options"
@@ -20,10 +21,6 @@ end
 -- What `ask`, `stream` and `score` accept besides generation's options.
 local ASK_OPTIONS = { inspect = "function", local_crop = { "own", "first" }, progress = "function" }
 for name, kind in pairs(generation.OPTIONS) do ASK_OPTIONS[name] = kind end
-
-local Answer = {}
-Answer.__index = Answer
-Answer.__tostring = function(answer) return answer.text end
 
 --- A session on a scene; `scene:session()` is the way to get one.
 -- @tparam Scene scene
@@ -49,13 +46,6 @@ local function watcher(inspect)
     })
 end
 Session.watcher = watcher
-
-local function clock(answer, name, work, ...)
-    local started = core.tick()
-    local result = { work(...) }
-    answer.seconds[name] = (answer.seconds[name] or 0) + core.tick() - started
-    return unpack(result)
-end
 
 -- ---- the decoder's input ----------------------------------------------------------------------------------------
 
@@ -205,7 +195,7 @@ local function prepare(session, answer, text, regions, given, stage)
     local objects = scene:regions(regions or {})
     local object_tokens, counts, cells = nil, {}, {}
     if #objects.flat > 0 then
-        object_tokens, counts, cells = clock(answer, "objects", pipeline.tokenize, model, objects.flat,
+        object_tokens, counts, cells = answer:clock("objects", pipeline.tokenize, model, objects.flat,
                                              tensor.generator(given.seed or 0), stage,
                                              { local_crop = given.local_crop or "own", remembered = scene.remembered })
     end
@@ -233,61 +223,29 @@ local function step(session, answer)
         local hidden = decoder:norm(run_layers(session, x, stage, prefix))
         logits = stage(prefix .. "logits", decoder:logits(hidden):squeeze(1)):view(1, -1)
     end
-    local id = generation.next(logits, state.settings, answer.ids)
-    if answer.alternatives then
-        answer.alternatives[count + 1], answer.logprobs[count + 1] =
-            generation.alternatives(logits, id, state.settings.alternatives, session.model.tokenizer)
-    end
-    return id
+    return answer:draw(logits)
 end
 
 -- The next token of an answer, fed and drawn; nil at its end.
 local function advance(session, answer)
-    local model, state = session.model, answer.state
     if answer.stopped then return nil end
-    if #answer.ids > 0 and session.cache:length() + 1 > model.config.max_position_embeddings then
+    if #answer.ids > 0 and session.cache:length() + 1 > session.model.config.max_position_embeddings then
         answer.stopped = "context"
         return nil
     end
     local ok, id = pcall(guarded, session, step, answer)
-    if not ok then
-        if id ~= STOP and not tostring(id):find("interrupted", 1, true) then error(id, 0) end
-        answer.stopped = id == STOP and "inspect" or "interrupted"
-        return nil
-    end
-    answer.ids[#answer.ids + 1] = id
-    session.last = id
-    if model.is_end[id] then
-        answer.stopped = "end"
-    elseif #answer.ids >= state.settings.max_new_tokens then
-        answer.stopped = "length"
-    end
-    return id
+    if ok then return id end
+    if id ~= STOP and not tostring(id):find("interrupted", 1, true) then error(id, 0) end
+    answer.stopped = id == STOP and "inspect" or "interrupted"
+    return nil
 end
 
-local function strip(text)
-    return (text:gsub("^%s+", ""):gsub("%s+$", ""))
-end
-
--- Generates one token and returns its text; nil when the answer has ended. Keeps the answer's text up to date.
+-- Generates one token and returns its text; nil when the answer has ended.
 local function next_piece(session, answer)
-    local state = answer.state
     if session.answer ~= answer then return nil end -- a newer turn has begun
-    local id = clock(answer, "decode", advance, session, answer)
-    local piece
-    if id then
-        piece = state.stream:push(id)
-    elseif not state.finished then
-        piece = state.stream:finish()
-    end
-    if not id or answer.stopped then
-        if id then piece = piece .. state.stream:finish() end
-        state.finished = true
-    end
-    state.raw = state.raw .. (piece or "")
-    answer.text = strip(state.raw)
-    if not id and (piece == nil or piece == "") then return nil end
-    return piece
+    local id = answer:clock("decode", advance, session, answer)
+    session.last = id or session.last
+    return answer:take(id)
 end
 
 -- Everything up to the first logits.
@@ -295,25 +253,22 @@ local function read_turn(session, answer, text, regions, given)
     local stage = answer.state.stage
     local ids, visual_tokens, object_tokens = prepare(session, answer, text, regions, given, stage)
     answer.prompt_tokens = #ids
-    answer.state.logits = clock(answer, "prefill", prefill, session, ids, visual_tokens, object_tokens, stage)
+    answer.state.logits = answer:clock("prefill", prefill, session, ids, visual_tokens, object_tokens, stage)
     session.answer = answer
     session.last = nil
 end
 
--- Begins a turn. One that `inspect` stops has ended before its first token, and the conversation is as before.
-local function begin(session, text, regions, given)
+--- Reads a turn up to its first token: what `ask` does before it draws. An answer that `inspect` stops has ended before
+-- its first token, and the conversation is as before.
+-- @tparam string text
+-- @tparam[opt] table regions
+-- @tparam[opt] table given as for ask
+-- @treturn Answer without tokens; `state.logits`, float32 [1,V], gives the first
+function Session:begin(text, regions, given)
     given = options.check(given, ASK_OPTIONS, "ask")
     if type(text) ~= "string" then error("ask: the prompt must be a string, found " .. type(text), 0) end
-    local model = session.model
-    local answer = setmetatable({ text = "", ids = {}, tokens = {}, cells = {}, seconds = {}, stopped = nil }, Answer)
-    if given.alternatives then answer.alternatives, answer.logprobs = {}, {} end
-    answer.state = {
-        settings = generation.settings(given, model.generation_config),
-        stream = model.tokenizer:stream { skip_special_tokens = true },
-        stage = watcher(given.inspect),
-        raw = "",
-    }
-    local ok, reason = pcall(read_turn, session, answer, text, regions, given)
+    local answer = Answer.new(self.model, given, watcher(given.inspect))
+    local ok, reason = pcall(read_turn, self, answer, text, regions, given)
     if not ok then
         if reason ~= STOP then error(reason, 0) end
         answer.stopped, answer.state.finished = "inspect", true
@@ -331,7 +286,7 @@ end
 --   "context", "interrupted" or "inspect"), chat; with `alternatives` also alternatives (of each token a list of
 --   {id, text, logprob}, the likeliest first) and logprobs (of the tokens drawn); tostring gives the text
 function Session:ask(text, regions, given)
-    local answer = begin(self, text, regions, given)
+    local answer = self:begin(text, regions, given)
     core.interruptible(function()
         while not answer.state.finished and next_piece(self, answer) do
             if given and given.progress then given.progress(#answer.ids) end
@@ -347,7 +302,7 @@ end
 -- @treturn function iterator over strings
 -- @treturn Answer which fills as the pieces come
 function Session:stream(text, regions, given)
-    local answer = begin(self, text, regions, given)
+    local answer = self:begin(text, regions, given)
     return function()
         while not answer.state.finished do
             local piece = next_piece(self, answer)
@@ -396,7 +351,7 @@ function Session:score(text, regions, answers, given)
         end
     end
     local before = { last = self.last, length = self.cache and self.cache:length(), answer = self.answer }
-    local started = begin(self, text, regions, given)
+    local started = self:begin(text, regions, given)
     if started.stopped then error("score: stopped by inspect", 0) end
     local ok, results = pcall(score_answers, self, started.state.logits, answers)
     rewind(self, before.length)

@@ -20,6 +20,7 @@ int clock_gettime(int clock, bench_timespec *time);
 local SIDE = 448              -- pixels: 32 x 32 = 1,024 cells
 local PROMPTS = { 1100, 2048 } -- tokens
 local STEPS = 24              -- decode steps of one timing
+local TOGETHER = require("pixelrefer.together").GROUP -- answers at a time
 
 local path, out, threads, repeats = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4])
 
@@ -91,7 +92,7 @@ local function encoder_rate(model)
 end
 
 --- Logits of the last of x's rows, as generation has them.
-local function step(decoder, x, cache)
+local function last_logits(decoder, x, cache)
     local hidden = decoder:forward(x, cache)
     return decoder:logits(decoder:norm(hidden:narrow(1, hidden:size(1), 1)))
 end
@@ -101,17 +102,25 @@ local function prefill_rate(decoder, length)
     local cache = decoder:cache(length)
     return length / least(function()
         cache:setLength(0)
-        step(decoder, decoder:embed(ids), cache)
+        last_logits(decoder, decoder:embed(ids), cache)
     end)
 end
 
-local function decode_rate(decoder)
+--- Tokens a second of so many answers together, each behind a prompt of its own.
+local function decode_rate(decoder, rows)
     local past = PROMPTS[1]
-    local cache, token = decoder:cache(past + STEPS), tensor.range(1, 1, { dtype = "int64" })
+    local cache, tokens = decoder:cache(past + STEPS, rows), tensor.range(1, rows, { dtype = "int64" })
+    local sequences = {}
     decoder:forward(decoder:embed(tensor.range(1, past, { dtype = "int64" })), cache)
-    return STEPS / least(function()
-        cache:setLength(past)
-        for _ = 1, STEPS do step(decoder, decoder:embed(token), cache) end
+    for row = 1, rows do
+        if row > 1 then cache:copy(cache, past, row, 1) end
+        sequences[row] = { row, 1 }
+    end
+    return rows * STEPS / least(function()
+        for row = 1, rows do cache:setLength(past, row) end
+        for _ = 1, STEPS do
+            decoder:logits(decoder:norm(decoder:forward(decoder:embed(tokens), cache, sequences)))
+        end
     end)
 end
 
@@ -150,7 +159,8 @@ figures.beyond_weights_bytes = figures.peak_bytes - weights
 keep()
 
 figures.encoder_cells_per_second = encoder_rate(model)
-figures.decode_tokens_per_second = decode_rate(model.decoder)
+figures.decode_tokens_per_second = decode_rate(model.decoder, 1)
+figures.together, figures.together_tokens_per_second = TOGETHER, decode_rate(model.decoder, TOGETHER)
 figures.decode_bytes_per_second = figures.decode_tokens_per_second * step_bytes
 keep()
 

@@ -108,6 +108,11 @@ local function rows_of(figures, torch)
             ("%.1f of %.1f GB/s"):format(figures.decode_bytes_per_second / GIGA, bytes_per_second / GIGA),
             ("%.2f"):format(share), share >= BANDWIDTH_SHARE)
     end
+    if figures.together_tokens_per_second then
+        local one, all = figures.decode_tokens_per_second, figures.together_tokens_per_second
+        row(("decode of %d answers together"):format(figures.together), ("%.2f/s"):format(all),
+            ("alone %.2f/s"):format(one), ("%.2f"):format(all / one))
+    end
     row("picture of 1,024 cells, two regions, " .. figures.ask.new_tokens .. " tokens",
         ("%.2f s"):format(figures.ask.seconds))
     for _, part in ipairs(figures.ask.stages) do

@@ -129,27 +129,42 @@ local function answer_json(answer)
     }
 end
 
--- Asks one question and prints the answer; true when Ctrl-C stopped it.
-local function print_answer(scene, text, list, given)
+-- Prints an answer that is whole; true when Ctrl-C stopped it.
+local function print_answer(scene, answer, given)
+    progress.clear()
+    answer.seconds.encode = scene.seconds and scene.seconds.encode
+    write(given.json and answer_json(answer) or answer.text, "\n")
+    return answer.stopped == "interrupted"
+end
+
+-- Asks one question and prints the answer, with --stream as it comes; true when Ctrl-C stopped it.
+local function ask(scene, text, list, given)
     local generation = generation_options(given)
     progress.show("reading the prompt")
-    local answer
-    if given.stream and not given.json then
-        generation.progress = nil
-        local pieces
-        pieces, answer = scene:stream(text, list, generation)
-        progress.clear()
-        require("pixelrefer.core").interruptible(function()
-            for piece in pieces do write(piece) end
-        end)
-        write("\n")
-    else
-        answer = scene:ask(text, list, generation)
-        progress.clear()
-        answer.seconds.encode = scene.seconds and scene.seconds.encode
-        write(given.json and answer_json(answer) or answer.text, "\n")
-    end
+    if given.json or not given.stream then return print_answer(scene, scene:ask(text, list, generation), given) end
+    generation.progress = nil
+    local pieces, answer = scene:stream(text, list, generation)
+    progress.clear()
+    require("pixelrefer.core").interruptible(function()
+        for piece in pieces do write(piece) end
+    end)
+    write("\n")
     return answer.stopped == "interrupted"
+end
+
+-- Describes each region in a call of its own, as many together as are decoded together.
+local function describe(scene, text, list, given)
+    local together, generation, stopped = require "pixelrefer.together", generation_options(given), false
+    generation.prompt = text
+    for first = 1, #list, together.GROUP do
+        progress.show("reading the prompts")
+        local part = { unpack(list, first, math.min(#list, first + together.GROUP - 1)) }
+        for _, answer in ipairs(scene:describe(part, generation)) do
+            stopped = print_answer(scene, answer, given) or stopped
+        end
+        if stopped then return true end
+    end
+    return false
 end
 
 local commands = {}
@@ -166,9 +181,10 @@ commands.describe = {
         local list = regions.read(given.repeated, media)
         progress.show("encoding")
         local scene = model:encode(media)
-        local text = given.prompt or "Describe <region> in detail."
+        if given.json or not given.stream then return describe(scene, given.prompt, list, given) and 130 or 0 end
         for _, region in ipairs(list) do
-            if print_answer(scene, text, { region }, given) then return 130 end
+            local text = given.prompt or require("pixelrefer.prompt").DESCRIBE
+            if ask(scene, text, { region }, given) then return 130 end
         end
         return 0
     end,
@@ -180,11 +196,11 @@ commands.ask = {
         if #words < 1 or #words > 2 then arguments.fail("ask takes a picture or video (or none) and a question") end
         if #words == 1 and #given.repeated > 0 then arguments.fail("regions without a picture or video") end
         local model, text = load_model(given), words[#words]
-        if #words == 1 then return print_answer(model:text(), text, {}, given) and 130 or 0 end
+        if #words == 1 then return ask(model:text(), text, {}, given) and 130 or 0 end
         local media = open_media(words[1], given, model)
         local list = regions.read(given.repeated, media)
         progress.show("encoding")
-        return print_answer(model:encode(media), text, list, given) and 130 or 0
+        return ask(model:encode(media), text, list, given) and 130 or 0
     end,
 }
 
