@@ -1,19 +1,13 @@
 -- The command line: what it prints where, its exit codes, and how it says what is wrong.
 
 local json = require "pixelrefer.json"
+local files = require "support.files"
 local make_media = dofile "examples/make_media.lua"
 
 local MODEL = "spec/fixtures/golden/models/refer"
 local LITE = "spec/fixtures/golden/models/lite_sharded_bin"
 
 local folder
-
-local function read(path)
-    local file = assert(io.open(path, "rb"))
-    local content = file:read("*a")
-    file:close()
-    return content
-end
 
 local function quoted(word)
     return "'" .. word:gsub("'", "'\\''") .. "'"
@@ -25,7 +19,7 @@ local function run(...)
     for i, word in ipairs { ... } do words[i] = quoted(word) end
     local out, err = folder .. "/stdout", folder .. "/stderr"
     local status = os.execute(("bin/pixelrefer %s >%s 2>%s </dev/null"):format(table.concat(words, " "), out, err))
-    return status >= 256 and math.floor(status / 256) or status, read(out), read(err)
+    return status >= 256 and math.floor(status / 256) or status, files.read(out), files.read(err)
 end
 
 describe("the command line", function()
@@ -101,7 +95,7 @@ describe("the command line", function()
     it("draws regions", function()
         local out = file("drawn.png")
         assert.equal(0, (run("draw", file("picture.png"), "--mask", file("picture-ball.png"), "-o", out)))
-        assert.equal("\137PNG", read(out):sub(1, 4))
+        assert.equal("\137PNG", files.read(out):sub(1, 4))
     end)
 
     it("runs a script with the library's paths set", function()
@@ -155,7 +149,7 @@ describe("the command line", function()
             full:close()
             local status = os.execute(("bin/pixelrefer info %s >/dev/full 2>%s"):format(MODEL, file("stderr")))
             assert.equal(256, status)
-            assert.matches("No space left", read(file("stderr")))
+            assert.matches("No space left", files.read(file("stderr")))
         end
     end)
 
@@ -191,7 +185,7 @@ describe("the command line", function()
         local pipe = io.popen("bash -c " .. quoted("set -m; " .. command) .. " 2>/dev/null")
         assert.equal("130", pipe:read("*l"))
         pipe:close()
-        assert.is_true(#read(file("stdout")) > 0)
-        assert.equal("", read(file("stderr")))
+        assert.is_true(#files.read(file("stdout")) > 0)
+        assert.equal("", files.read(file("stderr")))
     end)
 end)

@@ -6,18 +6,12 @@ local lfs = require "lfs"
 local prompt = require "pixelrefer.prompt"
 local shared = require "support.shared"
 local tokenizer = require "pixelrefer.tokenizer"
+local files = require "support.files"
 
 local GOLDEN = "spec/fixtures/golden/"
 
-local function read(path)
-    local file = assert(io.open(path, "rb"))
-    local content = file:read("*a")
-    file:close()
-    return content
-end
-
 local function read_json(path)
-    return cjson.decode(read(path))
+    return cjson.decode(files.read(path))
 end
 
 -- ---- golden cases ------------------------------------------------------------------------------------------------
@@ -30,7 +24,7 @@ end
 
 -- The header of a safetensors file, and a function that reads an int64 tensor of it.
 local function open_safetensors(path)
-    local content = read(path)
+    local content = files.read(path)
     local length = little_endian(content, 1)
     local header = cjson.decode(content:sub(9, 8 + length))
     return header, function(name)

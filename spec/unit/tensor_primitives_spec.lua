@@ -4,15 +4,9 @@ local cjson = require "cjson"
 
 local core = require "pixelrefer.core"
 local tensor = require "pixelrefer.tensor"
+local files = require "support.files"
 
 local WORDS = { nan = 0 / 0, inf = math.huge, ["-inf"] = -math.huge }
-
-local function read(path)
-    local file = assert(io.open(path, "rb"))
-    local text = file:read("*a")
-    file:close()
-    return text
-end
 
 local function numbers(data)
     local values = {}
@@ -101,7 +95,7 @@ end
 
 -- One case a line; decoded when its test runs, so that the garbage collector has little to walk through.
 local by_method, methods, tested, count = {}, {}, {}, 0
-for line in read("spec/fixtures/tensor/primitives.json"):gmatch "{[^\n]+}" do
+for line in files.read("spec/fixtures/tensor/primitives.json"):gmatch "{[^\n]+}" do
     local primitive, method = line:match '^{"primitive":"(.-)","method":"(.-)"'
     local name = primitive .. ": " .. method
     if not by_method[name] then
@@ -142,7 +136,7 @@ describe("the list of ops", function()
         local missing = {}
         for _, op in ipairs(core.ops()) do
             local place = ELSEWHERE[op]
-            local found = place and read(("spec/unit/%s_spec.lua"):format(place)):find(WORD[op] or op, 1, true)
+            local found = place and files.read(("spec/unit/%s_spec.lua"):format(place)):find(WORD[op] or op, 1, true)
             if not tested[op] and not found then missing[#missing + 1] = op end
         end
         assert.same({}, missing)

@@ -6,20 +6,14 @@ local lfs = require "lfs"
 local core = require "pixelrefer.core"
 local shared = require "support.shared"
 local tokenizer = require "pixelrefer.tokenizer"
+local files = require "support.files"
 
 local FIXTURES = "spec/fixtures/"
 local TINY = FIXTURES .. "golden/media/tokenizer_tiny"
 local REPLACEMENT = "\239\191\189" -- U+FFFD
 
-local function read(path)
-    local file = assert(io.open(path, "rb"))
-    local content = file:read("*a")
-    file:close()
-    return content
-end
-
 local function read_json(path)
-    return cjson.decode(read(path))
+    return cjson.decode(files.read(path))
 end
 
 local function from_hex(hex)
@@ -35,27 +29,21 @@ end
 
 local made = {}
 
-local function write_directory(files)
-    local directory = os.tmpname()
-    os.remove(directory)
-    assert(lfs.mkdir(directory))
-    for name, content in pairs(files) do
-        local file = assert(io.open(directory .. "/" .. name, "wb"))
-        file:write(content)
-        file:close()
-    end
+local function write_directory(contents)
+    local directory = files.directory()
+    for name, content in pairs(contents) do files.write(directory .. "/" .. name, content) end
     made[#made + 1] = directory
     return directory
 end
 
 -- The tiny tokenizer's files, some of them replaced; false leaves one out.
 local function tiny_with(changed)
-    local files = {}
+    local contents = {}
     for name in lfs.dir(TINY) do
-        if name:sub(1, 1) ~= "." then files[name] = read(TINY .. "/" .. name) end
+        if name:sub(1, 1) ~= "." then contents[name] = files.read(TINY .. "/" .. name) end
     end
-    for name, content in pairs(changed) do files[name] = content or nil end
-    return write_directory(files)
+    for name, content in pairs(changed) do contents[name] = content or nil end
+    return write_directory(contents)
 end
 
 -- A tokenizer.json of all the bytes and a few tokens more; `change` may spoil it before it is written.
@@ -117,10 +105,7 @@ describe("tokenizer", function()
     local tiny = tokenizer.load(TINY)
 
     teardown(function()
-        for _, directory in ipairs(made) do
-            for name in lfs.dir(directory) do os.remove(directory .. "/" .. name) end
-            lfs.rmdir(directory)
-        end
+        for _, directory in ipairs(made) do files.remove(directory) end
     end)
 
     describe("gives the reference's ids and texts", function()
@@ -149,7 +134,7 @@ describe("tokenizer", function()
     it("reads the same from tokenizer.json as from vocab.json and merges.txt", function()
         local directory = shared.path("golden/models/refer_tied_bf16_sharded")
         local both = { tokenizer.load(directory) }
-        both[2] = tokenizer.load(write_directory { ["tokenizer.json"] = read(directory .. "/tokenizer.json") })
+        both[2] = tokenizer.load(write_directory { ["tokenizer.json"] = files.read(directory .. "/tokenizer.json") })
         for _, tok in ipairs(both) do
             assert.equal(tiny:size(), tok:size())
             for id = 0, tiny:size() - 1 do
@@ -161,7 +146,7 @@ describe("tokenizer", function()
     end)
 
     it("reads added tokens from each of the files that name them", function()
-        local added, config = read(TINY .. "/added_tokens.json"), read_json(TINY .. "/tokenizer_config.json")
+        local added, config = files.read(TINY .. "/added_tokens.json"), read_json(TINY .. "/tokenizer_config.json")
         config.added_tokens_decoder = nil
         local roles = cjson.encode {
             eos_token = { content = "<|im_end|>" }, additional_special_tokens = { "<REGION>" } }
@@ -185,7 +170,7 @@ describe("tokenizer", function()
     end)
 
     it("reads merges.txt with Windows line ends and without its first line", function()
-        local merges = read(TINY .. "/merges.txt")
+        local merges = files.read(TINY .. "/merges.txt")
         check_texts(tokenizer.load(tiny_with { ["merges.txt"] = merges:gsub("\n", "\r\n") }), texts.tiny)
         check_texts(tokenizer.load(tiny_with { ["merges.txt"] = merges:gsub("^[^\n]*\n", "") }), texts.tiny)
     end)
@@ -321,7 +306,7 @@ describe("tokenizer", function()
         end)
 
         it("tokens that lie", function()
-            local vocab = read(TINY .. "/vocab.json")
+            local vocab = files.read(TINY .. "/vocab.json")
             local function spoiled(entry)
                 return tiny_with { ["vocab.json"] = (vocab:gsub("^{", "{" .. entry .. ", ")) }
             end
@@ -337,7 +322,7 @@ describe("tokenizer", function()
         end)
 
         it("broken merges", function()
-            local merges = read(TINY .. "/merges.txt")
+            local merges = files.read(TINY .. "/merges.txt")
             refused(tiny_with { ["merges.txt"] = merges .. "zzz in\n" }, "merges.txt: line ",
                 "merge of 'zzz' and 'in': 'zzz' is no token")
             refused(tiny_with { ["merges.txt"] = merges .. "! \"\n" }, "what they make together is no token")
