@@ -173,7 +173,7 @@ function Scene:describe(regions, options)
     for i, region in ipairs(region_list(regions)) do
         questions[i] = { scene = self, text = text or prompt.DESCRIBE, regions = { region } }
     end
-    return together.ask(questions, own, own.inspect and 1 or nil)
+    return together.ask(questions, own)
 end
 
 --- Frees the scene's cached prefix now rather than at the next collection.

@@ -88,15 +88,22 @@ end
 
 --- Asks several questions, each in a conversation of its own.
 -- @tparam table questions list of {scene =, text =, regions =}; scenes of one model
--- @tparam[opt] table given as for `session:ask`; `progress` is told the tokens of all answers that are at work
+-- @tparam[opt] table given as for `session:ask`; `progress` is told the tokens of all answers that are at work; where
+--   `inspect` looks, they are answered one after the other
 -- @tparam[opt=together.GROUP] int group how many at a time
 -- @treturn table their Answers, in order; a step's seconds are shared among those that it served
--- @raise what asking one of them would raise
+-- @raise what asking one of them would raise; scenes of several models
 function together.ask(questions, given, group)
     local answers = {}
+    for i, question in ipairs(questions) do
+        if question.scene.model ~= questions[1].scene.model then
+            error(("together: question %d is about another model's scene"):format(i), 2)
+        end
+    end
+    group = given and given.inspect and 1 or group or together.GROUP
     core.interruptible(function()
-        for first = 1, #questions, group or together.GROUP do
-            local part = { unpack(questions, first, math.min(#questions, first + (group or together.GROUP) - 1)) }
+        for first = 1, #questions, group do
+            local part = { unpack(questions, first, math.min(#questions, first + group - 1)) }
             for _, answer in ipairs(answer_group(part, given)) do answers[#answers + 1] = answer end
         end
     end)

@@ -26,4 +26,14 @@ function command.run(folder, words, prefix)
     return status >= 256 and math.floor(status / 256) or status, files.read(out), files.read(err)
 end
 
+--- What a shell's line prints.
+-- @tparam string line
+-- @treturn string
+function command.output_of(line)
+    local pipe = assert(io.popen(line))
+    local text = pipe:read("*a")
+    pipe:close()
+    return text
+end
+
 return command

@@ -5,13 +5,6 @@ local skip = require "support.skip"
 
 local hub = {}
 
-local function output_of(line)
-    local pipe = assert(io.popen(line))
-    local text = pipe:read("*a")
-    pipe:close()
-    return text
-end
-
 --- Starts a hub, or marks the running test as skipped.
 -- @tparam string folder an empty one
 -- @tparam table contents name -> content of the repository's files
@@ -19,15 +12,15 @@ end
 -- @treturn table `endpoint`; `log()`: the requests' lines; `stop()`
 function hub.start(folder, contents, behaviour)
     if not package.searchpath("socket", package.path) then return skip.because("LuaSocket is not installed") end
-    if output_of("command -v curl") == "" then return skip.because("curl is not installed") end
+    if command.output_of("command -v curl") == "" then return skip.because("curl is not installed") end
     files.make_directories(folder .. "/repository")
     for name, content in pairs(contents) do files.write(folder .. "/repository/" .. name, content) end
     files.write(folder .. "/behaviour.lua", ("return function(request, response) %s\nreturn response end")
         :format(behaviour or ""))
     files.write(folder .. "/log", "")
     local word = command.quoted(folder)
-    local pid = output_of(("env -u LD_PRELOAD luajit spec/support/hub_server.lua %s >%s/errors 2>&1 & echo $!"):format(
-        word, word))
+    local line = "env -u LD_PRELOAD luajit spec/support/hub_server.lua %s >%s/errors 2>&1 & echo $!"
+    local pid = command.output_of(line:format(word, word))
     local started = os.time()
     while not io.open(folder .. "/port") do
         assert(os.time() - started < 60, "the hub does not start: " .. files.read(folder .. "/errors"))

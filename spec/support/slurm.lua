@@ -44,13 +44,6 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE
 local FINAL = { COMPLETED = true, FAILED = true, CANCELLED = true, TIMEOUT = true, NODE_FAIL = true, DEADLINE = true,
     OUT_OF_MEMORY = true, BOOT_FAIL = true }
 
-local function output_of(line)
-    local pipe = assert(io.popen(line))
-    local text = pipe:read("*a")
-    pipe:close()
-    return text
-end
-
 -- Whether a sanitizer's runtime is in this process: the daemons do not bear it.
 local function is_sanitized()
     local maps = files.read("/proc/self/maps")
@@ -61,7 +54,8 @@ end
 local function missing()
     if not package.searchpath("socket", package.path) then return "LuaSocket is not installed" end
     for _, name in ipairs { "munged", "slurmctld", "slurmd", "sbatch", "scontrol" } do
-        if output_of('PATH="$PATH:/usr/sbin:/sbin"; command -v ' .. name) == "" then return "Slurm is not installed" end
+        local found = command.output_of('PATH="$PATH:/usr/sbin:/sbin"; command -v ' .. name)
+        if found == "" then return "Slurm is not installed" end
     end
     return nil
 end
@@ -84,7 +78,7 @@ end
 -- What goes before a command for this Slurm: none of the settings of another one that this machine may belong to.
 local function variables_of(folder)
     local words = { "env" }
-    for name in ("\n" .. output_of("env")):gmatch("\n(S[LB][%u_]+)=") do
+    for name in ("\n" .. command.output_of("env")):gmatch("\n(S[LB][%u_]+)=") do
         if name:find("^SLURM_") or name:find("^SBATCH_") then words[#words + 1] = "-u " .. name end
     end
     words[#words + 1] = "SLURM_CONF=" .. command.quoted(folder .. "/slurm.conf")
@@ -95,8 +89,8 @@ local function configure(folder)
     local controller_port, node_port = free_ports()
     local values = {
         folder = folder, cpus = CPUS, controller_port = controller_port, node_port = node_port,
-        host = output_of("uname -n"):match("^[^.\n]+"),
-        user = output_of("id -un 2>/dev/null"):match("%S+") or "unknown",
+        host = command.output_of("uname -n"):match("^[^.\n]+"),
+        user = command.output_of("id -un 2>/dev/null"):match("%S+") or "unknown",
     }
     files.write(folder .. "/slurm.conf", (CONFIGURATION:gsub("{([%a_]+)}", values)))
     files.make_directories(folder .. "/state")
@@ -116,7 +110,7 @@ Cluster.__index = Cluster
 -- @tparam string line
 -- @treturn string what it prints
 function Cluster:ask(line)
-    return output_of(("%s timeout 60 %s 2>&1"):format(self.variables, line))
+    return command.output_of(("%s timeout 60 %s 2>&1"):format(self.variables, line))
 end
 
 --- Waits until something is so.

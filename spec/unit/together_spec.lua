@@ -89,6 +89,14 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
             assert_as_alone { max_new_tokens = 2 }
         end)
 
+        it("answers one after the other where somebody looks", function()
+            local stages = 0
+            local answers = together.ask(questions, { max_new_tokens = 2, inspect = function(stage)
+                if stage == "token1.logits" then stages = stages + 1 end
+            end })
+            assert.same({ #questions, #questions }, { #answers, stages })
+        end)
+
         it("raises what one of them raises, and gives the memory back", function()
             local short = { scene = scenes[1], text = "<region> <region>", regions = questions[2].regions }
             local bad = { questions[1], short }
@@ -104,6 +112,14 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
         end)
     end)
 end
+
+describe("questions", function()
+    it("of several models are refused", function()
+        local first, second = pixelrefer.load(MODELS .. "refer"):text(), pixelrefer.load(MODELS .. "refer"):text()
+        local questions = { { scene = first, text = "Hello" }, { scene = second, text = "Hello" } }
+        assert.error_matches(function() together.ask(questions) end, "question 2 is about another model's scene")
+    end)
+end)
 
 describe("describe", function()
     it("gives each region the answer that it has alone, in any order", function()

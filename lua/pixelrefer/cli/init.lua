@@ -182,8 +182,8 @@ commands.describe = {
         progress.show("encoding")
         local scene = model:encode(media)
         if given.json or not given.stream then return describe(scene, given.prompt, list, given) and 130 or 0 end
+        local text = given.prompt or require("pixelrefer.prompt").DESCRIBE
         for _, region in ipairs(list) do
-            local text = given.prompt or require("pixelrefer.prompt").DESCRIBE
             if ask(scene, text, { region }, given) then return 130 end
         end
         return 0
