@@ -19,8 +19,8 @@ function hub.start(folder, contents, behaviour)
         :format(behaviour or ""))
     files.write(folder .. "/log", "")
     local word = command.quoted(folder)
-    local line = "env -u LD_PRELOAD luajit spec/support/hub_server.lua %s >%s/errors 2>&1 & echo $!"
-    local pid = command.output_of(line:format(word, word))
+    local start = "env -u LD_PRELOAD luajit spec/support/hub_server.lua %s >%s/errors 2>&1 & echo $!"
+    local pid = command.output_of(start:format(word, word))
     local started = os.time()
     while not io.open(folder .. "/port") do
         assert(os.time() - started < 60, "the hub does not start: " .. files.read(folder .. "/errors"))
