@@ -19,11 +19,18 @@ typedef struct pxr_linear_job {
     int64_t out_stride, x_stride, residual_stride;
     pxr_any_row weight, bias;
     int64_t weight_stride; /* bytes */
+    const char *scales;    /* float16, of quantised weights */
+    int64_t scales_stride; /* bytes */
+    int group_shift;       /* 2^group_shift columns share a scale */
     int64_t depth;         /* K */
     pxr_activation activation;
 } pxr_linear_job;
 
-/* Rows row_begin .. row_end-1 and columns column_begin .. column_end-1 of `out`. */
+/* Up to PXR_LINEAR_FEW rows read the weights as they lie; more are cut into parts of so many rows and columns. */
+enum { PXR_LINEAR_FEW = 16, PXR_LINEAR_ROWS = 96, PXR_LINEAR_COLUMNS = 24 };
+
+/* Rows row_begin .. row_end-1 and columns column_begin .. column_end-1 of `out`: any number of columns for at most
+ * PXR_LINEAR_FEW rows, else at most PXR_LINEAR_ROWS and PXR_LINEAR_COLUMNS. */
 typedef struct pxr_linear_part {
     int64_t row_begin, row_end, column_begin, column_end;
 } pxr_linear_part;

@@ -2,27 +2,25 @@
 #include "cpu/kernels.h"
 
 #include "core/memory.h"
-#include "core/threads.h"
 
 #include <string.h>
 
-enum {
-    COLUMNS_OF_A_TASK = 64,
-    ROWS_OF_A_TASK = 192, /* where columns alone do not give every thread its tasks */
-};
+enum { STRIP = 64 /* columns of a task where rows are few */ };
 
 typedef struct linear_work {
     const pxr_kernels *kernels;
     const pxr_linear_job *job;
     int64_t rows, columns;
-    int64_t row_chunk, row_chunks;
+    int64_t task_rows, task_columns;
 } linear_work;
 
+/* Tasks are numbered row range by row range: the rows stay in the caches while the weights pass by. */
 static void do_block(void *context, int64_t task)
 {
     const linear_work *work = context;
-    const int64_t row = task % work->row_chunks * work->row_chunk, row_end = row + work->row_chunk;
-    const int64_t column = task / work->row_chunks * COLUMNS_OF_A_TASK, column_end = column + COLUMNS_OF_A_TASK;
+    const int64_t across = (work->columns + work->task_columns - 1) / work->task_columns;
+    const int64_t row = task / across * work->task_rows, row_end = row + work->task_rows;
+    const int64_t column = task % across * work->task_columns, column_end = column + work->task_columns;
     work->kernels->linear(work->job,
                           &(pxr_linear_part){.row_begin = row,
                                              .row_end = row_end < work->rows ? row_end : work->rows,
@@ -32,12 +30,16 @@ static void do_block(void *context, int64_t task)
 
 static void run_linear(const pxr_linear_job *job, int64_t rows, int64_t columns)
 {
-    const int64_t strips = (columns + COLUMNS_OF_A_TASK - 1) / COLUMNS_OF_A_TASK, threads = pxr_threads();
     if (rows == 0 || columns == 0) return;
-    linear_work work = {.kernels = pxr_cpu_kernels(), .job = job, .rows = rows, .columns = columns, .row_chunk = rows};
-    if (threads > 1 && strips < 4 * threads && rows > ROWS_OF_A_TASK) work.row_chunk = ROWS_OF_A_TASK;
-    work.row_chunks = (rows + work.row_chunk - 1) / work.row_chunk;
-    pxr_parallel_tasks(strips * work.row_chunks, do_block, &work);
+    const bool few = rows <= PXR_LINEAR_FEW;
+    linear_work work = {.kernels = pxr_cpu_kernels(),
+                        .job = job,
+                        .rows = rows,
+                        .columns = columns,
+                        .task_rows = few ? rows : PXR_LINEAR_ROWS,
+                        .task_columns = few ? STRIP : PXR_LINEAR_COLUMNS};
+    const int64_t down = (rows + work.task_rows - 1) / work.task_rows;
+    pxr_parallel_tasks(down * ((columns + work.task_columns - 1) / work.task_columns), do_block, &work);
 }
 
 static pxr_any_row any_row(const pxr_tensor *tensor)

@@ -1,7 +1,9 @@
 /* Products of rows: the kernel of linear. Included by kernels_*.c only.
  *
  * A dot product over k is 16 partial sums (lane l sums k = l, l+16, ... by FMA, missing elements of the last step count
- * as zero) and the tree of v16_sum: the same for any number of rows and columns computed together.
+ * as zero) and the tree of v16_sum: the same for any number of rows and columns computed together. Few rows read the
+ * weights as they lie; for many rows a block of weights is widened once and used by all of them. A quantised weight is
+ * its number times its group's scale, which float32 holds exactly.
  */
 #ifndef PXR_CPU_LINEAR_KERNEL_H
 #define PXR_CPU_LINEAR_KERNEL_H
@@ -10,8 +12,12 @@
 #include "cpu/v16_math.h"
 
 enum {
-    STRIP = 64,      /* columns finished together */
-    FETCH_LEVEL = 3, /* of __builtin_prefetch: into the first-level cache */
+    STRIP = 64,     /* columns finished together where rows are few */
+    ROW_TILE = 4,   /* columns that share a load of x where there is one row */
+    STRIP_ROWS = 4, /* rows, and columns, that share loads where there are a few */
+    STRIP_TILE = SUMS / STRIP_ROWS,
+    BLOCK_STEPS = 64, /* steps of 16 k that a block of widened weights holds */
+    FETCH_LEVEL = 3,  /* of __builtin_prefetch: into the first-level cache */
 };
 
 /* Asks for a cache line; an address behind the weights is no harm. */
@@ -20,56 +26,88 @@ PXR_INLINE void fetch(const char *address)
     __builtin_prefetch(address, 0, FETCH_LEVEL);
 }
 
-/* sums[r][c] = x row r . w row c */
-PXR_INLINE void product_tile(const int rows, const int columns, const pxr_dtype dtype, const float *x, int64_t x_stride,
-                             const char *w, int64_t w_stride, int64_t depth, float (*sums)[STRIP])
+/* ---- weights ---------------------------------------------------------------------------------------------------- */
+
+/* Bytes of k elements of a row; an uint8 weight is two values of four bits. */
+PXR_INLINE int64_t weight_bytes(const pxr_dtype dtype, int64_t k)
 {
-    const int64_t size = dtype == PXR_F32 ? 4 : 2, whole = depth - depth % LANES;
-    v16 acc[TILE_ROWS][TILE_COLUMNS];
+    return dtype == PXR_F32 ? 4 * k : dtype == PXR_I8 ? k : dtype == PXR_U8 ? (k + 1) / 2 : 2 * k;
+}
+
+PXR_INLINE bool is_quantised(const pxr_dtype dtype)
+{
+    return dtype == PXR_I8 || dtype == PXR_U8;
+}
+
+/* Sixteen weights as float32, without their scale. */
+PXR_INLINE v16 load_weights(const char *from, const pxr_dtype dtype)
+{
+    if (dtype == PXR_I8) return v16_load_i8(from);
+    if (dtype == PXR_U8) return v16_load_i4(from);
+    return v16_load_as(from, dtype);
+}
+
+/* The first `count` (1 .. 15) of sixteen, zero in the other lanes. */
+PXR_INLINE v16 load_last_weights(const char *from, const pxr_dtype dtype, int64_t count)
+{
+    char padded[LANES * sizeof(float)];
+    memset(padded, dtype == PXR_U8 ? 0x88 : 0, sizeof padded); /* 8 is the zero of four bits */
+    memcpy(padded, from, (size_t)weight_bytes(dtype, count));
+    if (dtype == PXR_U8 && count % 2 != 0) padded[count / 2] = (char)((padded[count / 2] & 0x0f) | 0x80);
+    return load_weights(padded, dtype);
+}
+
+/* The scale of the group that begins at or holds element k of weight row `column`. */
+PXR_INLINE v16 scale_at(const pxr_linear_job *job, int64_t column, int64_t k)
+{
+    return v16_set_f16(job->scales + column * job->scales_stride + (k >> job->group_shift) * 2);
+}
+
+/* ---- one row ---------------------------------------------------------------------------------------------------- */
+
+/* sums[c] = x . weight row column + c */
+PXR_TEMPLATE void row_tile(const pxr_linear_job *job, const int columns, const pxr_dtype dtype, const float *x,
+                           int64_t column, float *sums)
+{
+    const int64_t depth = job->depth, whole = depth - depth % LANES, stride = job->weight_stride;
+    const int64_t group = is_quantised(dtype) ? (int64_t)1 << job->group_shift : whole;
+    const char *w = job->weight.data + column * stride;
+    v16 acc[ROW_TILE], scale[ROW_TILE];
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
+    for (int c = 0; c < columns; c++) acc[c] = v16_set(0.0f);
+    for (int64_t begin = 0; begin < whole; begin += group) {
+        const int64_t end = begin + group < whole ? begin + group : whole;
 #pragma GCC unroll 8
-        for (int c = 0; c < columns; c++) acc[r][c] = v16_set(0.0f);
-    for (int64_t k = 0; k < whole; k += LANES) {
-        v16 wide[TILE_COLUMNS];
-        if (rows == 1) { /* the weights come from memory: ask for the next tile's */
+        for (int c = 0; c < columns; c++)
+            if (is_quantised(dtype)) scale[c] = scale_at(job, column + c, begin);
+        for (int64_t k = begin; k < end; k += LANES) {
+            const v16 a = v16_load(x + k);
+            /* the weights come from memory: ask for the next tile's */
 #pragma GCC unroll 8
-            for (int c = 0; c < columns; c++) fetch(w + (columns + c) * w_stride + k * size);
-        }
+            for (int c = 0; c < columns; c++) fetch(w + (columns + c) * stride + weight_bytes(dtype, k));
 #pragma GCC unroll 8
-        for (int c = 0; c < columns; c++) wide[c] = v16_load_as(w + c * w_stride + k * size, dtype);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            const v16 a = v16_load(x + r * x_stride + k);
-#pragma GCC unroll 8
-            for (int c = 0; c < columns; c++) acc[r][c] = v16_fma(a, wide[c], acc[r][c]);
+            for (int c = 0; c < columns; c++) {
+                const v16 wide = load_weights(w + c * stride + weight_bytes(dtype, k), dtype);
+                acc[c] = v16_fma(a, is_quantised(dtype) ? v16_mul(wide, scale[c]) : wide, acc[c]);
+            }
         }
     }
     if (whole < depth) {
-        v16 wide[TILE_COLUMNS];
+        const v16 a = v16_load_part(x + whole, depth - whole);
 #pragma GCC unroll 8
-        for (int c = 0; c < columns; c++)
-            wide[c] = v16_load_part_as(w + c * w_stride + whole * size, dtype, depth - whole);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            const v16 a = v16_load_part(x + r * x_stride + whole, depth - whole);
-#pragma GCC unroll 8
-            for (int c = 0; c < columns; c++) acc[r][c] = v16_fma(a, wide[c], acc[r][c]);
+        for (int c = 0; c < columns; c++) {
+            const v16 wide = load_last_weights(w + c * stride + weight_bytes(dtype, whole), dtype, depth - whole);
+            acc[c] = v16_fma(a, is_quantised(dtype) ? v16_mul(wide, scale_at(job, column + c, whole)) : wide, acc[c]);
         }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) {
-        if (columns == 4) {
-            v16_sum_four(acc[r][0], acc[r][1], acc[r][2 % TILE_COLUMNS], acc[r][3 % TILE_COLUMNS], sums[r]);
-        } else {
-#pragma GCC unroll 8
-            for (int c = 0; c < columns; c++) sums[r][c] = v16_sum(acc[r][c]);
-        }
-    }
+    if (columns == ROW_TILE)
+        v16_sum_four(acc[0], acc[1], acc[2], acc[3], sums);
+    else
+        sums[0] = v16_sum(acc[0]);
 }
 
 /* Bias, activation and residual of `count` finished sums. */
-PXR_INLINE void finish_row(const pxr_linear_job *job, int64_t row, int64_t column, const float *sums, int64_t count)
+PXR_TEMPLATE void finish_row(const pxr_linear_job *job, int64_t row, int64_t column, const float *sums, int64_t count)
 {
     const int64_t bias_size = job->bias.dtype == PXR_F32 ? 4 : 2;
     for (int64_t i = 0; i < count; i += LANES) {
@@ -83,41 +121,254 @@ PXR_INLINE void finish_row(const pxr_linear_job *job, int64_t row, int64_t colum
     }
 }
 
-PXR_INLINE void product_rows(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, int64_t row,
-                             int64_t column, int64_t count)
+PXR_TEMPLATE void product_of_row(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
 {
-    float sums[TILE_ROWS][STRIP];
+    const int64_t row = part->row_begin;
     const float *x = job->x + row * job->x_stride;
-    const char *w = job->weight.data + column * job->weight_stride;
-    int64_t c = 0;
-    for (; c + TILE_COLUMNS <= count; c += TILE_COLUMNS)
-        product_tile(rows, TILE_COLUMNS, dtype, x, job->x_stride, w + c * job->weight_stride, job->weight_stride,
-                     job->depth, (float(*)[STRIP])(sums[0] + c));
-    for (; c < count; c++)
-        product_tile(rows, 1, dtype, x, job->x_stride, w + c * job->weight_stride, job->weight_stride, job->depth,
-                     (float(*)[STRIP])(sums[0] + c));
-    for (int r = 0; r < rows; r++) finish_row(job, row + r, column, sums[r], count);
+    float sums[STRIP];
+    for (int64_t column = part->column_begin; column < part->column_end; column += STRIP) {
+        const int64_t left = part->column_end - column, count = left < STRIP ? left : STRIP;
+        int64_t c = 0;
+        for (; c + ROW_TILE <= count; c += ROW_TILE) row_tile(job, ROW_TILE, dtype, x, column + c, sums + c);
+        for (; c < count; c++) row_tile(job, 1, dtype, x, column + c, sums + c);
+        finish_row(job, row, column, sums, count);
+    }
 }
 
-PXR_INLINE void linear_of(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
+/* ---- few rows --------------------------------------------------------------------------------------------------- */
+
+/* sums[r][c] = x[r] . weight row column + c, one register of each sum at a time. */
+PXR_TEMPLATE void strip_tile(const pxr_linear_job *job, const int columns, const pxr_dtype dtype, const float *const *x,
+                             int64_t column, float (*sums)[STRIP])
+{
+    const int64_t depth = job->depth, whole = depth - depth % LANES, stride = job->weight_stride;
+    const int64_t group = is_quantised(dtype) ? (int64_t)1 << job->group_shift : whole;
+    const char *w = job->weight.data + column * stride;
+    float lanes[STRIP_ROWS][STRIP_TILE][LANES];
+    for (int part = 0; part < PARTS; part++) {
+        v16_part acc[STRIP_ROWS][STRIP_TILE], scale[STRIP_TILE];
+#pragma GCC unroll 8
+        for (int r = 0; r < STRIP_ROWS; r++)
+#pragma GCC unroll 8
+            for (int c = 0; c < columns; c++) acc[r][c] = part_set(0.0f);
+        for (int64_t begin = 0; begin < whole; begin += group) {
+            const int64_t end = begin + group < whole ? begin + group : whole;
+#pragma GCC unroll 8
+            for (int c = 0; c < columns; c++)
+                if (is_quantised(dtype)) scale[c] = v16_part_of(scale_at(job, column + c, begin), part);
+            for (int64_t k = begin; k < end; k += LANES) {
+                v16_part wide[STRIP_TILE];
+#pragma GCC unroll 8
+                for (int c = 0; c < columns; c++) {
+                    const char *at = w + c * stride + weight_bytes(dtype, k);
+                    if (part == 0) fetch(at + columns * stride);
+                    wide[c] = v16_part_of(load_weights(at, dtype), part);
+                    if (is_quantised(dtype)) wide[c] = part_mul(wide[c], scale[c]);
+                }
+#pragma GCC unroll 8
+                for (int r = 0; r < STRIP_ROWS; r++) {
+                    const v16_part a = part_load(x[r] + k + part * PART_LANES);
+#pragma GCC unroll 8
+                    for (int c = 0; c < columns; c++) acc[r][c] = part_fma(a, wide[c], acc[r][c]);
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < STRIP_ROWS; r++)
+#pragma GCC unroll 8
+            for (int c = 0; c < columns; c++) part_store(&lanes[r][c][part * PART_LANES], acc[r][c]);
+    }
+    for (int c = 0; c < columns; c++) {
+        v16 wide = v16_set(0.0f);
+        if (whole < depth) {
+            wide = load_last_weights(w + c * stride + weight_bytes(dtype, whole), dtype, depth - whole);
+            if (is_quantised(dtype)) wide = v16_mul(wide, scale_at(job, column + c, whole));
+        }
+        for (int r = 0; r < STRIP_ROWS; r++) {
+            v16 sum = v16_load(lanes[r][c]);
+            if (whole < depth) sum = v16_fma(v16_load_part(x[r] + whole, depth - whole), wide, sum);
+            sums[r][c] = v16_sum(sum);
+        }
+    }
+}
+
+/* STRIP_ROWS rows from `row` on; those past the part's last repeat it and are thrown away. */
+PXR_TEMPLATE void product_of_strip(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype,
+                                   int64_t row, int64_t column, int64_t count)
+{
+    const int64_t left = part->row_end - row, there = left < STRIP_ROWS ? left : STRIP_ROWS;
+    const float *x[STRIP_ROWS];
+    float sums[STRIP_ROWS][STRIP];
+    for (int r = 0; r < STRIP_ROWS; r++) x[r] = job->x + (row + (r < there ? r : there - 1)) * job->x_stride;
+    int64_t c = 0;
+    for (; c + STRIP_TILE <= count; c += STRIP_TILE)
+        strip_tile(job, STRIP_TILE, dtype, x, column + c, (float(*)[STRIP])(sums[0] + c));
+    for (; c < count; c++) strip_tile(job, 1, dtype, x, column + c, (float(*)[STRIP])(sums[0] + c));
+    for (int r = 0; r < there; r++) finish_row(job, row + r, column, sums[r], count);
+}
+
+PXR_TEMPLATE void product_of_few(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
 {
     for (int64_t column = part->column_begin; column < part->column_end; column += STRIP) {
         const int64_t left = part->column_end - column, count = left < STRIP ? left : STRIP;
-        int64_t row = part->row_begin;
-        for (; row + TILE_ROWS <= part->row_end; row += TILE_ROWS)
-            product_rows(job, TILE_ROWS, dtype, row, column, count);
-        for (; row < part->row_end; row++) product_rows(job, 1, dtype, row, column, count);
+        for (int64_t row = part->row_begin; row < part->row_end; row += STRIP_ROWS)
+            product_of_strip(job, part, dtype, row, column, count);
     }
+}
+
+/* ---- many rows -------------------------------------------------------------------------------------------------- */
+
+/* What a part works on: a block of widened weights, in the order in which tiles read it, and the sums. Columns past the
+ * part's last hold zeros. */
+typedef struct linear_block {
+    float weights[PXR_LINEAR_COLUMNS / PART_COLUMNS][PARTS][BLOCK_STEPS][PART_COLUMNS][PART_LANES];
+    float partial[PXR_LINEAR_ROWS][PXR_LINEAR_COLUMNS][LANES]; /* over the blocks before this one */
+    float sums[PXR_LINEAR_ROWS][PXR_LINEAR_COLUMNS];           /* over all of k */
+    int64_t tiles, steps;                                      /* tiles of columns; steps of 16 k in this block */
+    bool is_first, is_last;                                    /* block of k */
+} linear_block;
+
+/* Widens 16 * steps weights from k on of `count` rows from `column` on. */
+PXR_TEMPLATE void widen_block(const pxr_linear_job *job, const pxr_dtype dtype, int64_t column, int64_t count,
+                              int64_t k, linear_block *block)
+{
+    for (int64_t c = 0; c < block->tiles * PART_COLUMNS; c++) {
+        const char *w = job->weight.data + (column + c) * job->weight_stride;
+        for (int64_t step = 0; step < block->steps; step++) {
+            const int64_t at = k + step * LANES, left = job->depth - at;
+            v16 wide = v16_set(0.0f);
+            if (c < count) {
+                wide = left >= LANES ? load_weights(w + weight_bytes(dtype, at), dtype)
+                                     : load_last_weights(w + weight_bytes(dtype, at), dtype, left);
+                if (is_quantised(dtype)) wide = v16_mul(wide, scale_at(job, column + c, at));
+            }
+            for (int part = 0; part < PARTS; part++)
+                part_store(block->weights[c / PART_COLUMNS][part][step][c % PART_COLUMNS], v16_part_of(wide, part));
+        }
+    }
+}
+
+/* Rows row .. row + rows - 1 of the part, whose x of this block are given, times one tile of columns. */
+PXR_TEMPLATE void block_tile(const int rows, const float *x, int64_t x_stride, linear_block *block, int64_t row,
+                             int64_t tile)
+{
+    float last[PART_ROWS][PART_COLUMNS][LANES];
+    float(*partial)[PXR_LINEAR_COLUMNS][LANES] = &block->partial[row];
+    for (int part = 0; part < PARTS; part++) {
+        v16_part acc[PART_ROWS][PART_COLUMNS];
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int c = 0; c < PART_COLUMNS; c++)
+                acc[r][c] = block->is_first ? part_set(0.0f)
+                                            : part_load(&partial[r][tile * PART_COLUMNS + c][part * PART_LANES]);
+        for (int64_t step = 0; step < block->steps; step++) {
+            v16_part wide[PART_COLUMNS];
+#pragma GCC unroll 8
+            for (int c = 0; c < PART_COLUMNS; c++) wide[c] = part_load(block->weights[tile][part][step][c]);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                const v16_part a = part_load(x + r * x_stride + step * LANES + part * PART_LANES);
+#pragma GCC unroll 8
+                for (int c = 0; c < PART_COLUMNS; c++) acc[r][c] = part_fma(a, wide[c], acc[r][c]);
+            }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int c = 0; c < PART_COLUMNS; c++)
+                part_store(block->is_last ? &last[r][c][part * PART_LANES]
+                                          : &partial[r][tile * PART_COLUMNS + c][part * PART_LANES],
+                           acc[r][c]);
+    }
+    if (!block->is_last) return;
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < PART_COLUMNS; c++)
+            block->sums[row + r][tile * PART_COLUMNS + c] = v16_sum(v16_load(last[r][c]));
+}
+
+PXR_TEMPLATE void block_rows(const int rows, const float *x, int64_t x_stride, linear_block *block, int64_t row)
+{
+    for (int64_t tile = 0; tile < block->tiles; tile++)
+        block_tile(rows, x + row * x_stride, x_stride, block, row, tile);
+}
+
+static void multiply_block(const float *x, int64_t x_stride, int64_t rows, linear_block *block)
+{
+    enum { HALF = (PART_ROWS + 1) / 2 };
+    int64_t row = 0;
+    for (; row + PART_ROWS <= rows; row += PART_ROWS) block_rows(PART_ROWS, x, x_stride, block, row);
+    for (; row + HALF <= rows; row += HALF) block_rows(HALF, x, x_stride, block, row);
+    for (; row < rows; row++) block_rows(1, x, x_stride, block, row);
+}
+
+/* The last k of the rows, less than 16, are multiplied as 16 with zeros behind them. */
+static void multiply_last(const float *x, int64_t x_stride, int64_t rows, int64_t count, linear_block *block)
+{
+    float padded[PXR_LINEAR_ROWS][LANES];
+    for (int64_t row = 0; row < rows; row++) v16_store(padded[row], v16_load_part(x + row * x_stride, count));
+    multiply_block(padded[0], LANES, rows, block);
+}
+
+PXR_TEMPLATE void product_of_many(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
+{
+    const int64_t rows = part->row_end - part->row_begin, count = part->column_end - part->column_begin;
+    const int64_t steps = job->depth / LANES, rest = job->depth % LANES;
+    const int64_t blocks = (steps + BLOCK_STEPS - 1) / BLOCK_STEPS; /* of equal length, as nearly as can be */
+    const float *x = job->x + part->row_begin * job->x_stride;
+    linear_block block; /* too large to be cleared */
+    block.tiles = (count + PART_COLUMNS - 1) / PART_COLUMNS;
+    for (int64_t i = 0; i < blocks; i++) {
+        const int64_t begin = steps * i / blocks, k = begin * LANES;
+        block.steps = steps * (i + 1) / blocks - begin;
+        block.is_first = i == 0;
+        block.is_last = i + 1 == blocks && rest == 0;
+        widen_block(job, dtype, part->column_begin, count, k, &block);
+        multiply_block(x + k, job->x_stride, rows, &block);
+    }
+    if (rest > 0 || steps == 0) {
+        block.steps = 1;
+        block.is_first = steps == 0;
+        block.is_last = true;
+        widen_block(job, dtype, part->column_begin, count, steps * LANES, &block);
+        multiply_last(x + steps * LANES, job->x_stride, rows, rest, &block);
+    }
+    for (int64_t row = 0; row < rows; row++)
+        finish_row(job, part->row_begin + row, part->column_begin, block.sums[row], count);
+}
+
+/* ---- any ---------------------------------------------------------------------------------------------------------- */
+
+PXR_TEMPLATE void linear_of(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
+{
+    const int64_t rows = part->row_end - part->row_begin;
+    if (rows == 1)
+        product_of_row(job, part, dtype);
+    else if (rows <= PXR_LINEAR_FEW)
+        product_of_few(job, part, dtype);
+    else
+        product_of_many(job, part, dtype);
 }
 
 static void linear(const pxr_linear_job *job, const pxr_linear_part *part)
 {
-    if (job->weight.dtype == PXR_BF16)
+    switch (job->weight.dtype) {
+    case PXR_BF16:
         linear_of(job, part, PXR_BF16);
-    else if (job->weight.dtype == PXR_F16)
+        break;
+    case PXR_F16:
         linear_of(job, part, PXR_F16);
-    else
+        break;
+    case PXR_I8:
+        linear_of(job, part, PXR_I8);
+        break;
+    case PXR_U8:
+        linear_of(job, part, PXR_U8);
+        break;
+    default:
         linear_of(job, part, PXR_F32);
+        break;
+    }
 }
 
 #endif

@@ -18,6 +18,13 @@
 
 #define PXR_INLINE static inline __attribute__((always_inline, unused))
 
+/* A function that is compiled anew for each set of constant arguments; where lanes are loops that would only be long. */
+#if defined(__AVX2__)
+#define PXR_TEMPLATE PXR_INLINE
+#else
+#define PXR_TEMPLATE static __attribute__((noinline, noclone, unused))
+#endif
+
 enum { LANES = 16 };
 
 /* Rows and columns of the register tile of products: what the registers hold beside one row of operands. */
@@ -26,6 +33,11 @@ enum { LANES = 16 };
 enum { TILE_ROWS = 6, TILE_COLUMNS = 4 };
 
 typedef __m512 v16;
+
+/* The registers that a v16 is made of, for loops that keep many of them: the tile of a block of weights that is read
+ * from a cache, and how many sums leave registers for weights that are widened on the way. */
+enum { PARTS = 1, PART_LANES = LANES / PARTS, PART_ROWS = 6, PART_COLUMNS = 4, SUMS = 16 };
+typedef __m512 v16_part;
 
 PXR_INLINE __mmask16 v16_mask(int64_t count)
 {
@@ -141,6 +153,42 @@ PXR_INLINE v16 v16_load_f16(const void *from)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
 }
 
+PXR_INLINE v16 v16_widen_i8(__m128i bytes)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+
+PXR_INLINE v16_part v16_part_of(v16 a, int part)
+{
+    (void)part;
+    return a;
+}
+
+PXR_INLINE v16_part part_set(float value)
+{
+    return _mm512_set1_ps(value);
+}
+
+PXR_INLINE v16_part part_load(const float *from)
+{
+    return _mm512_loadu_ps(from);
+}
+
+PXR_INLINE void part_store(float *to, v16_part a)
+{
+    _mm512_storeu_ps(to, a);
+}
+
+PXR_INLINE v16_part part_mul(v16_part a, v16_part b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+PXR_INLINE v16_part part_fma(v16_part a, v16_part b, v16_part c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
 PXR_INLINE float v16_sum(v16 a)
 {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
@@ -175,6 +223,9 @@ enum { TILE_ROWS = 3, TILE_COLUMNS = 2 };
 typedef struct v16 {
     __m256 low, high;
 } v16;
+
+enum { PARTS = 2, PART_LANES = LANES / PARTS, PART_ROWS = 4, PART_COLUMNS = 3, SUMS = 8 };
+typedef __m256 v16_part;
 
 #define PXR_V16(expression_low, expression_high) ((v16){.low = (expression_low), .high = (expression_high)})
 
@@ -285,6 +336,42 @@ PXR_INLINE v16 v16_load_f16(const void *from)
     return PXR_V16(_mm256_cvtph_ps(_mm_loadu_si128(bits)), _mm256_cvtph_ps(_mm_loadu_si128(bits + 1)));
 }
 
+PXR_INLINE v16 v16_widen_i8(__m128i bytes)
+{
+    return PXR_V16(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                   _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))));
+}
+
+PXR_INLINE v16_part v16_part_of(v16 a, int part)
+{
+    return part == 0 ? a.low : a.high;
+}
+
+PXR_INLINE v16_part part_set(float value)
+{
+    return _mm256_set1_ps(value);
+}
+
+PXR_INLINE v16_part part_load(const float *from)
+{
+    return _mm256_loadu_ps(from);
+}
+
+PXR_INLINE void part_store(float *to, v16_part a)
+{
+    _mm256_storeu_ps(to, a);
+}
+
+PXR_INLINE v16_part part_mul(v16_part a, v16_part b)
+{
+    return _mm256_mul_ps(a, b);
+}
+
+PXR_INLINE v16_part part_fma(v16_part a, v16_part b, v16_part c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
 PXR_INLINE float v16_sum(v16 a)
 {
     const __m256 eight = _mm256_add_ps(a.low, a.high);
@@ -301,6 +388,19 @@ PXR_INLINE float v16_largest(v16 a)
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+/* The sums of four vectors. */
+PXR_INLINE void v16_sum_four(v16 a, v16 b, v16 c, v16 d, float *sums)
+{
+    const __m256 a8 = _mm256_add_ps(a.low, a.high), b8 = _mm256_add_ps(b.low, b.high);
+    const __m256 c8 = _mm256_add_ps(c.low, c.high), d8 = _mm256_add_ps(d.low, d.high);
+    const __m256 ac = _mm256_add_ps(_mm256_permute2f128_ps(a8, c8, 0x20), _mm256_permute2f128_ps(a8, c8, 0x31));
+    const __m256 bd = _mm256_add_ps(_mm256_permute2f128_ps(b8, d8, 0x20), _mm256_permute2f128_ps(b8, d8, 0x31));
+    const __m256 two = _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
+    const __m256 one = _mm256_add_ps(two, _mm256_permute_ps(two, 0xb1)); /* a a b b | c c d d */
+    const __m128 all = _mm_shuffle_ps(_mm256_castps256_ps128(one), _mm256_extractf128_ps(one, 1), 0x88);
+    _mm_storeu_ps(sums, all);
+}
+
 #else
 
 enum { TILE_ROWS = 1, TILE_COLUMNS = 2 };
@@ -308,6 +408,9 @@ enum { TILE_ROWS = 1, TILE_COLUMNS = 2 };
 typedef struct v16 {
     float lane[LANES];
 } v16;
+
+enum { PARTS = 1, PART_LANES = LANES / PARTS, PART_ROWS = 1, PART_COLUMNS = 2, SUMS = 8 };
+typedef v16 v16_part;
 
 #define PXR_EACH_LANE(expression)                                                                                      \
     v16 result;                                                                                                        \
@@ -425,6 +528,37 @@ PXR_INLINE v16 v16_load_f16(const void *from)
     PXR_EACH_LANE(pxr_f16_to_f32(bits[i]));
 }
 
+PXR_INLINE v16_part v16_part_of(v16 a, int part)
+{
+    (void)part;
+    return a;
+}
+
+PXR_INLINE v16_part part_set(float value)
+{
+    return v16_set(value);
+}
+
+PXR_INLINE v16_part part_load(const float *from)
+{
+    return v16_load(from);
+}
+
+PXR_INLINE void part_store(float *to, v16_part a)
+{
+    v16_store(to, a);
+}
+
+PXR_INLINE v16_part part_mul(v16_part a, v16_part b)
+{
+    return v16_mul(a, b);
+}
+
+PXR_INLINE v16_part part_fma(v16_part a, v16_part b, v16_part c)
+{
+    return v16_fma(a, b, c);
+}
+
 PXR_INLINE float v16_sum(v16 a)
 {
     for (int width = LANES / 2; width > 0; width /= 2)
@@ -439,10 +573,6 @@ PXR_INLINE float v16_largest(v16 a)
     return a.lane[0];
 }
 
-#endif
-
-#if !defined(__AVX512F__)
-
 /* The sums of four vectors. */
 PXR_INLINE void v16_sum_four(v16 a, v16 b, v16 c, v16 d, float *sums)
 {
@@ -450,6 +580,56 @@ PXR_INLINE void v16_sum_four(v16 a, v16 b, v16 c, v16 d, float *sums)
     sums[1] = v16_sum(b);
     sums[2] = v16_sum(c);
     sums[3] = v16_sum(d);
+}
+
+#endif
+
+/* ---- narrow types ---------------------------------------------------------------------------------------------- */
+
+#if defined(__AVX2__)
+
+PXR_INLINE v16 v16_load_i8(const void *from)
+{
+    return v16_widen_i8(_mm_loadu_si128((const __m128i *)from));
+}
+
+PXR_INLINE v16 v16_load_i4(const void *from)
+{
+    const __m128i pairs = _mm_loadl_epi64((const __m128i *)from), nibble = _mm_set1_epi8(15);
+    const __m128i low = _mm_and_si128(pairs, nibble), high = _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble);
+    return v16_widen_i8(_mm_sub_epi8(_mm_unpacklo_epi8(low, high), _mm_set1_epi8(8)));
+}
+
+PXR_INLINE v16 v16_set_f16(const void *from)
+{
+    uint16_t bits;
+    memcpy(&bits, from, sizeof bits);
+    return v16_set(_cvtsh_ss(bits));
+}
+
+#else
+
+PXR_INLINE v16 v16_load_i8(const void *from)
+{
+    int8_t values[LANES];
+    memcpy(values, from, sizeof values);
+    PXR_EACH_LANE(values[i]);
+}
+
+/* Sixteen values q of four bits, stored as q + 8, the first of a pair in the low half of a byte. */
+PXR_INLINE v16 v16_load_i4(const void *from)
+{
+    uint8_t pairs[LANES / 2];
+    memcpy(pairs, from, sizeof pairs);
+    PXR_EACH_LANE((float)((pairs[i / 2] >> (i % 2 * 4) & 15) - 8));
+}
+
+/* All lanes = one float16, at any byte. */
+PXR_INLINE v16 v16_set_f16(const void *from)
+{
+    uint16_t bits;
+    memcpy(&bits, from, sizeof bits);
+    return v16_set(pxr_f16_to_f32(bits));
 }
 
 #endif
