@@ -116,6 +116,11 @@ size_t pxr_tensor_storage_bytes(const pxr_tensor *tensor)
     return tensor->storage ? tensor->storage->bytes : 0;
 }
 
+bool pxr_tensor_wraps(const pxr_tensor *tensor, void (*release)(void *context))
+{
+    return tensor->storage && tensor->storage->wrapped && tensor->storage->release == release;
+}
+
 int64_t pxr_tensor_holders(const pxr_tensor *tensor)
 {
     return tensor->storage ? atomic_load_explicit(&tensor->storage->holders, memory_order_relaxed) : 0;

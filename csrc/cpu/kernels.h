@@ -12,6 +12,16 @@ typedef struct pxr_any_row {
     pxr_dtype dtype;
 } pxr_any_row;
 
+/* The scales of a quantised matrix's rows; all zero for a matrix of floats. */
+typedef struct pxr_scales {
+    const char *data; /* float16, at any byte */
+    int64_t stride;   /* bytes from row to row */
+    int group_shift;  /* 2^group_shift weights share a scale */
+} pxr_scales;
+
+/** Of an op's argument `scales`, which may be NULL, for rows of `columns` weights. */
+pxr_scales pxr_cpu_scales_of(const pxr_tensor *scales, int64_t columns);
+
 /* out = activation(x weight^T + bias) + residual; strides in elements unless said otherwise. */
 typedef struct pxr_linear_job {
     float *out;
@@ -19,10 +29,8 @@ typedef struct pxr_linear_job {
     int64_t out_stride, x_stride, residual_stride;
     pxr_any_row weight, bias;
     int64_t weight_stride; /* bytes */
-    const char *scales;    /* float16, of quantised weights */
-    int64_t scales_stride; /* bytes */
-    int group_shift;       /* 2^group_shift columns share a scale */
-    int64_t depth;         /* K */
+    pxr_scales scales;
+    int64_t depth; /* K */
     pxr_activation activation;
 } pxr_linear_job;
 
@@ -65,6 +73,11 @@ typedef struct pxr_kernels {
     void (*rope)(float *row, const float *cos, const float *sin, int64_t half);
     void (*silu_mul)(float *out, const float *gate, const float *up, int64_t count);
     void (*widen)(float *out, pxr_any_row row, int64_t count);
+
+    /* Quantised rows: widened to float32; made of a row of any float type (false: it is not finite). */
+    void (*dequantize)(float *out, const char *row, pxr_dtype dtype, const char *scales, int group_shift,
+                       int64_t count);
+    bool (*quantize)(char *out, pxr_dtype dtype, uint16_t *scales, int group_shift, pxr_any_row row, int64_t count);
 
     /* out[i] = exp(x[i] - largest); returns their sum. */
     float (*exp_minus)(float *out, const float *x, int64_t count, float largest);

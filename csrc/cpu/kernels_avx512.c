@@ -2,6 +2,7 @@
 #if defined(__x86_64__)
 #include "cpu/attention_kernel.h"
 #include "cpu/linear_kernel.h"
+#include "cpu/quantize_kernel.h"
 #include "cpu/rows_kernel.h"
 
 const pxr_kernels pxr_kernels_avx512 = {
@@ -12,6 +13,8 @@ const pxr_kernels pxr_kernels_avx512 = {
     .rope = rope,
     .silu_mul = silu_mul,
     .widen = widen,
+    .dequantize = dequantize,
+    .quantize = quantize,
     .exp_minus = exp_minus,
     .distances = distances,
 };

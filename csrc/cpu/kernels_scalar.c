@@ -1,6 +1,7 @@
 /* The float kernels for any processor. */
 #include "cpu/attention_kernel.h"
 #include "cpu/linear_kernel.h"
+#include "cpu/quantize_kernel.h"
 #include "cpu/rows_kernel.h"
 
 const pxr_kernels pxr_kernels_scalar = {
@@ -11,6 +12,8 @@ const pxr_kernels pxr_kernels_scalar = {
     .rope = rope,
     .silu_mul = silu_mul,
     .widen = widen,
+    .dequantize = dequantize,
+    .quantize = quantize,
     .exp_minus = exp_minus,
     .distances = distances,
 };

@@ -60,6 +60,7 @@ pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
         .weight = any_row(args->weight),
         .bias = any_row(args->bias),
         .weight_stride = args->weight->stride[0] * (int64_t)pxr_dtype_size(args->weight->dtype),
+        .scales = pxr_cpu_scales_of(args->scales, args->x->size[1]),
         .depth = args->x->size[1],
         .activation = args->activation,
     };

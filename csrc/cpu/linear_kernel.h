@@ -60,7 +60,17 @@ PXR_INLINE v16 load_last_weights(const char *from, const pxr_dtype dtype, int64_
 /* The scale of the group that begins at or holds element k of weight row `column`. */
 PXR_INLINE v16 scale_at(const pxr_linear_job *job, int64_t column, int64_t k)
 {
-    return v16_set_f16(job->scales + column * job->scales_stride + (k >> job->group_shift) * 2);
+    return v16_set_f16(job->scales.data + column * job->scales.stride + (k >> job->scales.group_shift) * 2);
+}
+
+static void dequantize(float *out, const char *row, pxr_dtype dtype, const char *scales, int group_shift, int64_t count)
+{
+    for (int64_t k = 0; k < count; k += LANES) {
+        const char *from = row + weight_bytes(dtype, k);
+        const int64_t left = count - k;
+        const v16 wide = left >= LANES ? load_weights(from, dtype) : load_last_weights(from, dtype, left);
+        v16_store_some(out + k, v16_mul(wide, v16_set_f16(scales + (k >> group_shift) * 2)), left);
+    }
 }
 
 /* ---- one row ---------------------------------------------------------------------------------------------------- */
@@ -70,7 +80,7 @@ PXR_TEMPLATE void row_tile(const pxr_linear_job *job, const int columns, const p
                            int64_t column, float *sums)
 {
     const int64_t depth = job->depth, whole = depth - depth % LANES, stride = job->weight_stride;
-    const int64_t group = is_quantised(dtype) ? (int64_t)1 << job->group_shift : whole;
+    const int64_t group = is_quantised(dtype) ? (int64_t)1 << job->scales.group_shift : whole;
     const char *w = job->weight.data + column * stride;
     v16 acc[ROW_TILE], scale[ROW_TILE];
 #pragma GCC unroll 8
@@ -142,7 +152,7 @@ PXR_TEMPLATE void strip_tile(const pxr_linear_job *job, const int columns, const
                              int64_t column, float (*sums)[STRIP])
 {
     const int64_t depth = job->depth, whole = depth - depth % LANES, stride = job->weight_stride;
-    const int64_t group = is_quantised(dtype) ? (int64_t)1 << job->group_shift : whole;
+    const int64_t group = is_quantised(dtype) ? (int64_t)1 << job->scales.group_shift : whole;
     const char *w = job->weight.data + column * stride;
     float lanes[STRIP_ROWS][STRIP_TILE][LANES];
     for (int part = 0; part < PARTS; part++) {

@@ -90,10 +90,16 @@ static void embedding_rows(void *context, int64_t begin, int64_t end)
     const pxr_tensor *table = args->table;
     const pxr_kernels *kernels = pxr_cpu_kernels();
     const int64_t *ids = pxr_tensor_data(args->ids), stride = table->stride[0] * (int64_t)pxr_dtype_size(table->dtype);
-    for (int64_t row = begin; row < end; row++)
-        kernels->widen(row_of(args->out, row),
-                       (pxr_any_row){.data = (const char *)table->data + ids[row] * stride, .dtype = table->dtype},
-                       table->size[1]);
+    const int64_t width = args->out->size[1];
+    const pxr_scales scales = pxr_cpu_scales_of(args->scales, width);
+    for (int64_t row = begin; row < end; row++) {
+        const char *from = (const char *)table->data + ids[row] * stride;
+        if (scales.data)
+            kernels->dequantize(row_of(args->out, row), from, table->dtype, scales.data + ids[row] * scales.stride,
+                                scales.group_shift, width);
+        else
+            kernels->widen(row_of(args->out, row), (pxr_any_row){.data = from, .dtype = table->dtype}, width);
+    }
 }
 
 pxr_status pxr_cpu_embedding(pxr_device *device, const pxr_embedding_args *args, pxr_error *error)
@@ -104,6 +110,6 @@ pxr_status pxr_cpu_embedding(pxr_device *device, const pxr_embedding_args *args,
         if (ids[i] < 0 || ids[i] >= args->table->size[0])
             return pxr_fail(error, PXR_ERROR_ARGUMENT, "embedding: id %lld at place %lld is not in 0 .. %lld",
                             (long long)ids[i], (long long)i, (long long)args->table->size[0] - 1);
-    pxr_parallel_for(args->ids->size[0], grain_of(args->table->size[1]), embedding_rows, (void *)args);
+    pxr_parallel_for(args->ids->size[0], grain_of(args->out->size[1]), embedding_rows, (void *)args);
     return PXR_OK;
 }

@@ -128,3 +128,12 @@ pxr_status pxr_mapped_file_view(pxr_tensor *view, const pxr_tensor *file, size_t
     *view = made;
     return PXR_OK;
 }
+
+void pxr_mapped_file_forget(const pxr_tensor *view)
+{
+    if (!pxr_tensor_wraps(view, unmap) || !pxr_tensor_is_contiguous(view)) return;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)pxr_tensor_data(view);
+    const uintptr_t end = begin + (size_t)pxr_tensor_count(view) * pxr_dtype_size(view->dtype);
+    const uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+    if (first < last) madvise((void *)first, last - first, MADV_DONTNEED);
+}

@@ -21,4 +21,9 @@ pxr_status pxr_mapped_file_open(pxr_tensor *file, const char *path, pxr_error *e
 pxr_status pxr_mapped_file_view(pxr_tensor *view, const pxr_tensor *file, size_t offset, pxr_dtype dtype, int rank,
                                 const int64_t *size, const int64_t *stride, pxr_error *error);
 
+/** Gives the memory of a contiguous view's whole pages back to the system, which reads them from the file again when
+ * they are next touched: for weights that have been converted. What was written into them is lost. Nothing happens to a
+ * tensor that is not mapped. */
+void pxr_mapped_file_forget(const pxr_tensor *view);
+
 #endif

@@ -147,6 +147,17 @@ static int read_npy(lua_State *L)
     return 1;
 }
 
+/*** Gives the memory of a mapped tensor back: its pages are read from the file again when they are next touched. What
+was written into it is lost. Nothing happens to a tensor that lies in memory of its own.
+@function forget
+@tparam Tensor tensor
+*/
+static int forget(lua_State *L)
+{
+    pxr_mapped_file_forget(pxr_lua_check_tensor(L, 1));
+    return 0;
+}
+
 /* ---- writing --------------------------------------------------------------------------------------------------- */
 
 /*** Writes a tensor as a NumPy `.npy` file, whole or not at all.
@@ -393,6 +404,7 @@ void pxr_lua_open_io(lua_State *L)
                                          {"write_safetensors", write_safetensors},
                                          {"safetensors_writer", new_writer},
                                          {"read_torch", read_torch},
+                                         {"forget", forget},
                                          {"read_npy", read_npy},
                                          {"write_npy", write_npy},
                                          {"path_kind", path_kind},

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { LARGEST_INTEGER_BITS = 53 /* of a Lua number */ };
+enum { LARGEST_INTEGER_BITS = 53 /* of a Lua number */, LARGEST_WIDTH = 1 << 24 };
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
@@ -164,16 +164,18 @@ static const char *const activation_names[] = {"none", "gelu_tanh", "gelu", NULL
 /*** A linear layer: `activation(x weight^T + bias) + residual`, in float32.
  * @function linear
  * @tparam Tensor x [n,K] float32
- * @tparam Tensor weight [N,K] float32, float16 or bfloat16
+ * @tparam Tensor weight [N,K] float32, float16 or bfloat16; or integers, as `quantize` gives them
  * @tparam ?Tensor bias [N] any float type
  * @tparam ?string activation "none", "gelu_tanh" or "gelu" (the exact one, by erf)
  * @tparam ?Tensor residual [n,N] float32
+ * @tparam ?Tensor scales of integer weights
  * @treturn Tensor [n,N] float32
  */
 static int linear(lua_State *L)
 {
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1), *weight = pxr_lua_check_tensor(L, 2);
     const pxr_tensor *bias = pxr_lua_opt_tensor(L, 3), *residual = pxr_lua_opt_tensor(L, 5);
+    const pxr_tensor *scales = pxr_lua_opt_tensor(L, 6);
     const int activation = luaL_checkoption(L, 4, "none", activation_names);
     pxr_error error = {0};
     pxr_lua_collect_if_needed(L);
@@ -181,6 +183,7 @@ static int linear(lua_State *L)
     const pxr_linear_args args = {.out = out,
                                   .x = x,
                                   .weight = weight,
+                                  .scales = scales,
                                   .bias = bias,
                                   .residual = residual,
                                   .activation = (pxr_activation)activation};
@@ -263,13 +266,17 @@ static int silu_mul(lua_State *L)
 
 /*** Rows of a table, widened to float32.
  * @function embedding
- * @tparam Tensor table [V,D] any float type
+ * @tparam Tensor table [V,D] any float type; or integers, as `quantize` gives them
  * @tparam Tensor|{int,...} ids token ids, from 0
+ * @tparam ?Tensor scales of an integer table
+ * @tparam ?int width D, of an integer table
  * @treturn Tensor [n,D] float32
  */
 static int embedding(lua_State *L)
 {
     const pxr_tensor *table = pxr_lua_check_tensor(L, 1), *ids = luaL_testudata(L, 2, PXR_LUA_TENSOR);
+    const pxr_tensor *scales = pxr_lua_opt_tensor(L, 3);
+    const int64_t width = scales ? pxr_lua_check_integer(L, 4, 1, LARGEST_WIDTH) : size_of(table, 1);
     pxr_error error = {0};
     pxr_lua_collect_if_needed(L);
     if (!ids) {
@@ -279,9 +286,41 @@ static int embedding(lua_State *L)
     } else {
         ids = pxr_lua_check_tensor(L, 2);
     }
-    pxr_tensor *out = push_matrix(L, table, size_of(ids, 0), size_of(table, 1));
-    pxr_lua_check(L, pxr_embedding(&(pxr_embedding_args){.out = out, .table = table, .ids = ids}, &error), &error);
+    pxr_tensor *out = push_matrix(L, table, size_of(ids, 0), width);
+    const pxr_embedding_args args = {.out = out, .table = table, .scales = scales, .ids = ids};
+    pxr_lua_check(L, pxr_embedding(&args, &error), &error);
     return 1;
+}
+
+/*** A matrix as integers and scales, an eighth or a quarter of float32's bytes.
+ *
+ * `group` neighbours of a row share a float16 scale. Eight bits are int8 [N,K]; four bits are two values q to a byte,
+ * uint8 [N,ceil(K/2)], stored as q + 8, the earlier one in the low half. `embedding` widens rows again.
+ * @function quantize
+ * @tparam Tensor x [N,K] any float type
+ * @tparam int bits 8 or 4
+ * @tparam int group a power of two, 16 to 1024
+ * @treturn Tensor the integers
+ * @treturn Tensor float16 [N,ceil(K/group)] the scales
+ * @raise a weight that is not finite, with its row
+ */
+static int quantize(lua_State *L)
+{
+    const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
+    const int64_t bits = pxr_lua_check_integer(L, 2, 4, 8);
+    const int64_t group = pxr_lua_check_integer(L, 3, 1 << PXR_GROUP_SHIFT_MIN, 1 << PXR_GROUP_SHIFT_MAX);
+    pxr_error error = {0};
+    if (bits != 4 && bits != 8) luaL_argerror(L, 2, "4 or 8 bits expected");
+    if ((group & (group - 1)) != 0) luaL_argerror(L, 3, "a power of two expected");
+    if (x->rank != 2) luaL_argerror(L, 1, "a matrix expected");
+    const int64_t rows = x->size[0], columns = x->size[1];
+    pxr_lua_collect_if_needed(L);
+    const pxr_tensor *out = push_tensor(L, x, bits == 8 ? PXR_I8 : PXR_U8, 2,
+                                        (const int64_t[]){rows, bits == 8 ? columns : columns / 2 + columns % 2});
+    const pxr_tensor *scales = push_tensor(L, x, PXR_F16, 2,
+                                           (const int64_t[]){rows, columns / group + (columns % group != 0)});
+    pxr_lua_check(L, pxr_quantize(&(pxr_quantize_args){.out = out, .scales = scales, .x = x}, &error), &error);
+    return 2;
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------- */
@@ -626,6 +665,7 @@ void pxr_lua_open_ops(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"linear", linear},
+        {"quantize", quantize},
         {"layer_norm", layer_norm},
         {"rms_norm", rms_norm},
         {"rope", rope},

@@ -22,11 +22,12 @@ typedef struct layer {
 struct pxr_decoder {
     pxr_decoder_config config;
     pxr_device *device;
-    pxr_tensor embed_tokens, norm; /* [V,D], [D] */
-    pxr_linear_weights lm_head;    /* [V,D]; the embedding's tensor when tied */
-    layer *layers;                 /* [config.layers] */
-    float *frequencies;            /* [head_dim/2] */
-    float *angles;                 /* host: cosines and sines of a chunk, [2,angle_rows,head_dim/2] */
+    pxr_linear_weights embed_tokens; /* [V,D] */
+    pxr_linear_weights lm_head;      /* [V,D]; the embedding's tensors when tied */
+    pxr_tensor norm;                 /* [D] */
+    layer *layers;                   /* [config.layers] */
+    float *frequencies;              /* [head_dim/2] */
+    float *angles;                   /* host: cosines and sines of a chunk, [2,angle_rows,head_dim/2] */
     int64_t angle_rows;
     pxr_attention_segment *segments; /* [segment_capacity] */
     size_t segment_capacity;
@@ -70,18 +71,31 @@ static pxr_status take_layer(pxr_decoder *decoder, layer *l, int64_t index, cons
     return status;
 }
 
+/* Whether the head is the table of embeddings itself. */
+static bool is_tied(const pxr_tensor_map *weights)
+{
+    static const char *const names[][2] = {{"embed_tokens.weight", "lm_head.weight"},
+                                           {"embed_tokens.qweight", "lm_head.qweight"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const pxr_tensor *table = pxr_tensor_map_find(weights, names[i][0]);
+        const pxr_tensor *head = pxr_tensor_map_find(weights, names[i][1]);
+        if (table && head && table->data == head->data) return true;
+    }
+    return false;
+}
+
 static pxr_status take_weights(pxr_decoder *decoder, const pxr_tensor_map *weights, pxr_error *error)
 {
     const pxr_decoder_config *c = &decoder->config;
-    const int64_t table[2] = {c->vocab, c->hidden};
-    const pxr_tensor *embedding = pxr_tensor_map_find(weights, "embed_tokens.weight");
-    const pxr_tensor *head = pxr_tensor_map_find(weights, "lm_head.weight");
-    pxr_status status = pxr_weight(&decoder->embed_tokens, weights, decoder->device, 2, table, error,
-                                   "embed_tokens.weight");
-    if (status == PXR_OK && embedding && head && embedding->data == head->data)
-        pxr_tensor_alias(&decoder->lm_head.weight, &decoder->embed_tokens); /* tied: uploaded once */
-    else if (status == PXR_OK)
-        status = pxr_weight(&decoder->lm_head.weight, weights, decoder->device, 2, table, error, "lm_head.weight");
+    pxr_linear_weights *table = &decoder->embed_tokens, *head = &decoder->lm_head;
+    pxr_status status = pxr_matrix_take(table, weights, decoder->device, c->vocab, c->hidden, error,
+                                        "embed_tokens.weight");
+    if (status == PXR_OK && is_tied(weights)) { /* uploaded once */
+        pxr_tensor_alias(&head->weight, &table->weight);
+        if (table->scales.storage) pxr_tensor_alias(&head->scales, &table->scales);
+    } else if (status == PXR_OK) {
+        status = pxr_matrix_take(head, weights, decoder->device, c->vocab, c->hidden, error, "lm_head.weight");
+    }
     if (status == PXR_OK)
         status = pxr_weight(&decoder->norm, weights, decoder->device, 1, &c->hidden, error, "norm.weight");
     for (int64_t i = 0; status == PXR_OK && i < c->layers; i++)
@@ -135,7 +149,7 @@ void pxr_decoder_free(pxr_decoder *decoder)
         pxr_tensor_release(&l->input_norm);
         pxr_tensor_release(&l->post_attention_norm);
     }
-    pxr_tensor_release(&decoder->embed_tokens);
+    pxr_linear_weights_release(&decoder->embed_tokens);
     pxr_tensor_release(&decoder->norm);
     pxr_linear_weights_release(&decoder->lm_head);
     pxr_arena_free(&decoder->arena);
@@ -332,7 +346,10 @@ static pxr_status check_sequences(const pxr_decoder *decoder, const pxr_kv_cache
 
 pxr_status pxr_decoder_embed(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *ids, pxr_error *error)
 {
-    return pxr_embedding(&(pxr_embedding_args){.out = out, .table = &decoder->embed_tokens, .ids = ids}, error);
+    const pxr_linear_weights *table = &decoder->embed_tokens;
+    const pxr_tensor *scales = table->scales.storage ? &table->scales : NULL;
+    return pxr_embedding(&(pxr_embedding_args){.out = out, .table = &table->weight, .scales = scales, .ids = ids},
+                         error);
 }
 
 pxr_status pxr_decoder_layers(pxr_decoder *decoder, pxr_kv_cache *cache, const pxr_tensor *x,

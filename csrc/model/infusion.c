@@ -7,13 +7,14 @@
 #include "model/weights.h"
 
 #include <math.h>
+#include <stdio.h>
 
 enum { HEADS = 8 }; /* the reference's constant; in no file of a checkpoint */
 
 typedef struct fusion {
-    pxr_tensor norm_weight, norm_bias;         /* [E], eps 1e-5 (torch's default) */
-    pxr_tensor in_proj_weight, in_proj_bias;   /* [3E,E], [3E]: q, k, v */
-    pxr_tensor out_proj_weight, out_proj_bias; /* [E,E], [E] */
+    pxr_tensor norm_weight, norm_bias; /* [E], eps 1e-5 (torch's default) */
+    pxr_linear_weights in_proj;        /* [3E,E]: q, k, v */
+    pxr_linear_weights out_proj;       /* [E,E] */
 } fusion;
 
 struct pxr_infusion {
@@ -26,25 +27,29 @@ struct pxr_infusion {
 static pxr_status take_fusion(fusion *f, const pxr_infusion *infusion, const char *step, const pxr_tensor_map *weights,
                               pxr_error *error)
 {
-    const int64_t e = infusion->hidden, square[2] = {e, e}, packed[2] = {3 * e, e};
-    const struct {
-        pxr_tensor *tensor;
-        int rank;
-        const int64_t *size;
-        const char *before, *after;
-    } taken[] = {
-        {&f->norm_weight, 1, &e, "ln_", ".weight"},
-        {&f->norm_bias, 1, &e, "ln_", ".bias"},
-        {&f->in_proj_weight, 2, packed, "fusion_attention_", ".in_proj_weight"},
-        {&f->in_proj_bias, 1, packed, "fusion_attention_", ".in_proj_bias"},
-        {&f->out_proj_weight, 2, square, "fusion_attention_", ".out_proj.weight"},
-        {&f->out_proj_bias, 1, square, "fusion_attention_", ".out_proj.bias"},
-    };
-    pxr_status status = PXR_OK;
-    for (size_t i = 0; status == PXR_OK && i < sizeof taken / sizeof *taken; i++)
-        status = pxr_weight(taken[i].tensor, weights, infusion->device, taken[i].rank, taken[i].size, error, "%s%s%s",
-                            taken[i].before, step, taken[i].after);
+    pxr_device *device = infusion->device;
+    const int64_t e = infusion->hidden, packed = 3 * e;
+    pxr_status status = pxr_weight(&f->norm_weight, weights, device, 1, &e, error, "ln_%s.weight", step);
+    if (status == PXR_OK) status = pxr_weight(&f->norm_bias, weights, device, 1, &e, error, "ln_%s.bias", step);
+    if (status == PXR_OK)
+        status = pxr_matrix_take(&f->in_proj, weights, device, packed, e, error, "fusion_attention_%s.in_proj_weight",
+                                 step);
+    if (status == PXR_OK)
+        status = pxr_weight(&f->in_proj.bias, weights, device, 1, &packed, error, "fusion_attention_%s.in_proj_bias",
+                            step);
+    char out_proj[64];
+    snprintf(out_proj, sizeof out_proj, "fusion_attention_%s.out_proj", step);
+    if (status == PXR_OK) status = pxr_linear_weights_take(&f->out_proj, weights, device, e, e, true, error, out_proj);
     return status;
+}
+
+/* The rows of in_proj from `begin` on, borrowed. */
+static pxr_linear_weights part_of(const pxr_linear_weights *in_proj, int64_t begin, int64_t count)
+{
+    pxr_linear_weights part = {.weight = pxr_rows(&in_proj->weight, begin, count),
+                               .bias = pxr_rows(&in_proj->bias, begin, count)};
+    if (in_proj->scales.storage) part.scales = pxr_rows(&in_proj->scales, begin, count);
+    return part;
 }
 
 pxr_status pxr_infusion_new(pxr_infusion **infusion, int64_t hidden, const pxr_tensor_map *weights, pxr_device *device,
@@ -73,9 +78,10 @@ void pxr_infusion_free(pxr_infusion *infusion)
     if (!infusion) return;
     for (int i = 0; i < 2; i++) {
         fusion *f = &infusion->steps[i];
-        pxr_tensor *held[] = {&f->norm_weight,  &f->norm_bias,       &f->in_proj_weight,
-                              &f->in_proj_bias, &f->out_proj_weight, &f->out_proj_bias};
-        for (size_t j = 0; j < sizeof held / sizeof *held; j++) pxr_tensor_release(held[j]);
+        pxr_tensor_release(&f->norm_weight);
+        pxr_tensor_release(&f->norm_bias);
+        pxr_linear_weights_release(&f->in_proj);
+        pxr_linear_weights_release(&f->out_proj);
     }
     pxr_arena_free(&infusion->arena);
     pxr_free(infusion);
@@ -143,9 +149,7 @@ pxr_status pxr_infusion_forward(pxr_infusion *infusion, pxr_infusion_step step, 
     if (status != PXR_OK) return status;
     cut_buffers(&b, &infusion->arena, e, tokens->size[0], context->size[0]);
 
-    const pxr_linear_weights to_q = {pxr_rows(&f->in_proj_weight, 0, e), pxr_rows(&f->in_proj_bias, 0, e)};
-    const pxr_linear_weights to_kv = {pxr_rows(&f->in_proj_weight, e, 2 * e), pxr_rows(&f->in_proj_bias, e, 2 * e)};
-    const pxr_linear_weights to_out = {f->out_proj_weight, f->out_proj_bias};
+    const pxr_linear_weights to_q = part_of(&f->in_proj, 0, e), to_kv = part_of(&f->in_proj, e, 2 * e);
     status = pxr_layer_norm(&(pxr_layer_norm_args){.out = &b.normed,
                                                    .x = tokens,
                                                    .weight = &f->norm_weight,
@@ -155,6 +159,6 @@ pxr_status pxr_infusion_forward(pxr_infusion *infusion, pxr_infusion_step step, 
     if (status == PXR_OK) status = pxr_linear_layer(&b.q, &b.normed, &to_q, PXR_ACTIVATION_NONE, NULL, error);
     if (status == PXR_OK) status = pxr_linear_layer(&b.kv, context, &to_kv, PXR_ACTIVATION_NONE, NULL, error);
     if (status == PXR_OK) status = attend(&b, e, error);
-    if (status == PXR_OK) status = pxr_linear_layer(out, &b.normed, &to_out, PXR_ACTIVATION_NONE, tokens, error);
+    if (status == PXR_OK) status = pxr_linear_layer(out, &b.normed, &f->out_proj, PXR_ACTIVATION_NONE, tokens, error);
     return status;
 }

@@ -10,16 +10,22 @@
 pxr_status pxr_weight(pxr_tensor *weight, const pxr_tensor_map *weights, pxr_device *device, int rank,
                       const int64_t *size, pxr_error *error, const char *name, ...) PXR_PRINTF(7, 8);
 
-/* A linear layer's weight [out,in] and bias [out] (empty when the layer has none). */
+/* A linear layer's weight [out,in], its scales (empty unless it is quantised, see ops.h) and its bias [out] (empty when
+ * the layer has none). */
 typedef struct pxr_linear_weights {
-    pxr_tensor weight, bias;
+    pxr_tensor weight, scales, bias;
 } pxr_linear_weights;
 
-/** `prefix.weight` and, if wanted, `prefix.bias`. */
+/** The matrix called `name...`, which ends in "weight": floats of that name [out,in], or integers of the name with
+ * "qweight" and scales with "scales" in its place. On another device than theirs, integers are widened to bfloat16. */
+pxr_status pxr_matrix_take(pxr_linear_weights *layer, const pxr_tensor_map *weights, pxr_device *device, int64_t out,
+                           int64_t in, pxr_error *error, const char *name, ...) PXR_PRINTF(7, 8);
+
+/** `prefix.weight`, quantised or not, and, if wanted, `prefix.bias`. */
 pxr_status pxr_linear_weights_take(pxr_linear_weights *layer, const pxr_tensor_map *weights, pxr_device *device,
                                    int64_t out, int64_t in, bool bias, pxr_error *error, const char *prefix);
 
-/** Gives both up. */
+/** Gives them up. */
 void pxr_linear_weights_release(pxr_linear_weights *layer);
 
 /** out = activation(x weight^T + bias) + residual: pxr_linear with the layer's weights. */

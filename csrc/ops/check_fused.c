@@ -8,7 +8,13 @@
 
 typedef enum layout { ROWS_DENSE, CONTIGUOUS } layout;
 
-enum { FLOAT32 = 1u << PXR_F32, INT64 = 1u << PXR_I64, FLOATS = 1u << PXR_F32 | 1u << PXR_F16 | 1u << PXR_BF16 };
+enum {
+    FLOAT32 = 1u << PXR_F32,
+    FLOAT16 = 1u << PXR_F16,
+    INT64 = 1u << PXR_I64,
+    FLOATS = 1u << PXR_F32 | 1u << PXR_F16 | 1u << PXR_BF16,
+    INTEGERS = 1u << PXR_I8 | 1u << PXR_U8,
+};
 
 typedef struct expectation {
     const char *name; /* of the argument */
@@ -26,7 +32,11 @@ enum { FREE = -1 };
 
 static const char *types_text(unsigned types)
 {
-    return types == FLOATS ? "float32, float16 or bfloat16" : types == INT64 ? "int64" : "float32";
+    return types == FLOATS     ? "float32, float16 or bfloat16"
+           : types == INT64    ? "int64"
+           : types == FLOAT16  ? "float16"
+           : types == INTEGERS ? "int8 or uint8 (four bits)"
+                               : "float32";
 }
 
 static void shape_text(const expectation *expected, char *text, size_t capacity)
@@ -106,17 +116,49 @@ static unsigned if_there(const pxr_tensor *tensor, unsigned types)
     return tensor ? types : 0;
 }
 
+/* What a matrix [rows,columns] is expected to be: floats, or integers when there are scales. */
+static expectation matrix_of(const char *name, const pxr_tensor *matrix, const pxr_tensor *scales, int64_t rows,
+                             int64_t columns)
+{
+    const bool pairs = scales && matrix && matrix->dtype == PXR_U8 && columns != FREE;
+    return (expectation){.name = name,
+                         .tensor = matrix,
+                         .types = scales ? INTEGERS : FLOATS,
+                         .layout = ROWS_DENSE,
+                         .rank = 2,
+                         .size = {{"N", rows}, {pairs ? "K/2" : "K", pairs ? (columns + 1) / 2 : columns}}};
+}
+
+static expectation scales_of(const pxr_tensor *scales, int64_t rows)
+{
+    return (expectation){.name = "scales",
+                         .tensor = scales,
+                         .types = if_there(scales, FLOAT16),
+                         .layout = ROWS_DENSE,
+                         .rank = 2,
+                         .size = {{"N", rows}, {"groups", FREE}}};
+}
+
+static pxr_status check_groups(const char *op, const pxr_tensor *scales, int64_t columns, pxr_error *error)
+{
+    if (!scales || pxr_group_shift(columns, scales->size[1]) >= 0) return PXR_OK;
+    return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                    "%s: %lld scales for a row of %lld weights: groups of %d to %d, a power of two, expected", op,
+                    (long long)scales->size[1], (long long)columns, 1 << PXR_GROUP_SHIFT_MIN, 1 << PXR_GROUP_SHIFT_MAX);
+}
+
 /* ---- the ops --------------------------------------------------------------------------------------------------- */
 
 pxr_status pxr_check_linear(const pxr_linear_args *args, pxr_device **device, pxr_error *error)
 {
     const int64_t rows = size_of(args->x, 0), depth = size_of(args->x, 1), columns = size_of(args->weight, 0);
-    const pxr_status status = CHECK_TENSORS(
+    pxr_status status = CHECK_TENSORS(
         "linear", {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"N", columns}}},
         {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"K", depth}}},
-        {"weight", args->weight, FLOATS, ROWS_DENSE, 2, {{"N", columns}, {"K", depth}}},
+        matrix_of("weight", args->weight, args->scales, columns, depth), scales_of(args->scales, columns),
         {"bias", args->bias, if_there(args->bias, FLOATS), CONTIGUOUS, 1, {{"N", columns}}},
         {"residual", args->residual, if_there(args->residual, FLOAT32), ROWS_DENSE, 2, {{"n", rows}, {"N", columns}}});
+    if (status == PXR_OK) status = check_groups("linear", args->scales, depth, error);
     if (status != PXR_OK) return status;
     if ((unsigned)args->activation >= PXR_ACTIVATION_COUNT)
         return pxr_fail(error, PXR_ERROR_ARGUMENT, "linear: there is no activation number %d", (int)args->activation);
@@ -269,10 +311,26 @@ pxr_status pxr_check_silu_mul(const pxr_silu_mul_args *args, pxr_device **device
 
 pxr_status pxr_check_embedding(const pxr_embedding_args *args, pxr_device **device, pxr_error *error)
 {
-    const int64_t rows = size_of(args->ids, 0), width = size_of(args->table, 1);
-    return CHECK_TENSORS("embedding", {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
-                         {"table", args->table, FLOATS, ROWS_DENSE, 2, {{"V", FREE}, {"D", width}}},
-                         {"ids", args->ids, INT64, CONTIGUOUS, 1, {{"n", FREE}}});
+    const int64_t ids = size_of(args->ids, 0), rows = size_of(args->table, 0);
+    const int64_t width = args->scales ? size_of(args->out, 1) : size_of(args->table, 1);
+    const pxr_status status = CHECK_TENSORS("embedding",
+                                            {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", ids}, {"D", width}}},
+                                            matrix_of("table", args->table, args->scales, rows, width),
+                                            scales_of(args->scales, rows),
+                                            {"ids", args->ids, INT64, CONTIGUOUS, 1, {{"n", FREE}}});
+    return status == PXR_OK ? check_groups("embedding", args->scales, width, error) : status;
+}
+
+pxr_status pxr_check_quantize(const pxr_quantize_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->x, 0), columns = size_of(args->x, 1);
+    const bool pairs = args->out && args->out->dtype == PXR_U8;
+    const pxr_status status = CHECK_TENSORS(
+        "quantize",
+        {"out", args->out, INTEGERS, CONTIGUOUS, 2, {{"N", rows}, {"K", pairs ? (columns + 1) / 2 : columns}}},
+        {"scales", args->scales, FLOAT16, CONTIGUOUS, 2, {{"N", rows}, {"groups", FREE}}},
+        {"x", args->x, FLOATS, ROWS_DENSE, 2, {{"N", FREE}, {"K", FREE}}});
+    return status == PXR_OK ? check_groups("quantize", args->scales, columns, error) : status;
 }
 
 pxr_status pxr_check_kmeans(const pxr_kmeans_args *args, pxr_device **device, pxr_error *error)

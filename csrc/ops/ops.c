@@ -4,6 +4,13 @@
 #include "ops/backend.h"
 #include "ops/check.h"
 
+int pxr_group_shift(int64_t columns, int64_t groups)
+{
+    for (int shift = PXR_GROUP_SHIFT_MIN; groups > 0 && shift <= PXR_GROUP_SHIFT_MAX; shift++)
+        if ((columns + ((int64_t)1 << shift) - 1) >> shift == groups) return shift;
+    return -1;
+}
+
 #define PXR_OP(op)                                                                                                     \
     pxr_status pxr_##op(const pxr_##op##_args *args, pxr_error *error)                                                 \
     {                                                                                                                  \

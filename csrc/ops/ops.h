@@ -29,11 +29,22 @@ typedef enum pxr_activation {
     PXR_ACTIVATION_COUNT
 } pxr_activation;
 
+/* Quantised matrices. A weight is an integer times the scale of its group: 2^s neighbours of a row, at least 16, the
+ * last group of a row may be short. The integers are int8 [N,K], or uint8 [N,ceil(K/2)] with two values q of four bits in
+ * a byte, stored as q + 8, the earlier one in the low half; the scales are float16 [N,ceil(K/2^s)]. A product is
+ * float32, as if the matrix had been widened first. */
+
+enum { PXR_GROUP_SHIFT_MIN = 4, PXR_GROUP_SHIFT_MAX = 10 };
+
+/** The s with which rows of `columns` weights have `groups` scales; -1 when there is none. */
+int pxr_group_shift(int64_t columns, int64_t groups);
+
 /* out = activation(x weight^T + bias) + residual. `residual` may be `out`. */
 typedef struct pxr_linear_args {
     const pxr_tensor *out;      /* [n,N] float32, rows dense */
     const pxr_tensor *x;        /* [n,K] float32, rows dense */
-    const pxr_tensor *weight;   /* [N,K] float32, float16 or bfloat16, rows dense, at any byte */
+    const pxr_tensor *weight;   /* [N,K] float32, float16 or bfloat16, rows dense, at any byte; or integers */
+    const pxr_tensor *scales;   /* of integers, rows dense, at any byte; else NULL */
     const pxr_tensor *bias;     /* [N] any float type, dense, or NULL */
     const pxr_tensor *residual; /* [n,N] float32, rows dense, or NULL */
     pxr_activation activation;
@@ -103,10 +114,19 @@ typedef struct pxr_silu_mul_args {
 
 /* Row ids[i] of the table, widened to float32, becomes row i of `out`. */
 typedef struct pxr_embedding_args {
-    const pxr_tensor *out;   /* [n,D] float32, rows dense */
-    const pxr_tensor *table; /* [V,D] any float type, rows dense */
-    const pxr_tensor *ids;   /* [n] int64, contiguous; 0 <= id < V is checked on host devices */
+    const pxr_tensor *out;    /* [n,D] float32, rows dense */
+    const pxr_tensor *table;  /* [V,D] any float type, rows dense; or integers */
+    const pxr_tensor *scales; /* of integers, rows dense; else NULL */
+    const pxr_tensor *ids;    /* [n] int64, contiguous; 0 <= id < V is checked on host devices */
 } pxr_embedding_args;
+
+/* The quantised matrix nearest to `x`. int8: a group's largest magnitude becomes 127. Four bits: of some scales that map
+ * the group's extreme near -8 the one with the least squared error. Errors: a weight that is not finite. */
+typedef struct pxr_quantize_args {
+    const pxr_tensor *out;    /* int8 [N,K] or uint8 [N,ceil(K/2)], contiguous */
+    const pxr_tensor *scales; /* float16 [N,groups], contiguous */
+    const pxr_tensor *x;      /* [N,K] any float type, rows dense */
+} pxr_quantize_args;
 
 /* k-means as SAOT merges cells (REFERENCE 7.8): starts from points[start[j]]; squared Euclidean distance as
  * pairwise_distance, the first minimum wins, an empty cluster keeps its centroid; stops early when no centroid moved

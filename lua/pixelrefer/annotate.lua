@@ -29,7 +29,8 @@ local SAMPLING = { "fps", "max_frames", "start", "end" } -- how videos are looke
 local OPTIONS = {
     model = { type = "string|table", required = true }, out = { type = "string", required = true },
     tasks = "string|table", where = "string|function", each = "string|function", shard = "table",
-    root = "string", masks = "string", device = "string", threads = "integer", tokenizer = "string|table|function",
+    root = "string", masks = "string", device = "string", threads = "integer", weights = "string",
+    tokenizer = "string|table|function",
     local_crop = { "own", "first" }, fps = "number", max_frames = "integer", start = "number", ["end"] = "number",
     progress = "function",
 }
@@ -131,7 +132,7 @@ end
 local function new_job(path, given)
     local model = given.model
     if type(model) == "string" then
-        model = require("pixelrefer.model").load(model, pick(given, { "device", "threads", "tokenizer" }))
+        model = require("pixelrefer.model").load(model, pick(given, { "device", "threads", "tokenizer", "weights" }))
     end
     local tasks = check_tasks(given.tasks)
     if given.each and tasks then error("annotate: either tasks or each", 0) end

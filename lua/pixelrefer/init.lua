@@ -25,6 +25,7 @@ local pixelrefer = {
     prompt = require "pixelrefer.prompt",
     checkpoint = require "pixelrefer.checkpoint",
     layout = require "pixelrefer.layout",
+    quantize = require "pixelrefer.quantize.write",
     hub = require "pixelrefer.hub",
 }
 

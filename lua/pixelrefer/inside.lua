@@ -255,13 +255,24 @@ end
 
 local CHUNK = 8192 -- rows of the vocabulary that are widened at a time
 
--- 1 / norm of each row of the embedding matrix, [V].
-local function inverse_norms(table_of_rows)
+-- Rows first .. first + count - 1 of the embedding matrix as float32.
+local function embeddings(weights, first, count, width)
+    local matrix, integers = weights["embed_tokens.weight"], weights["embed_tokens.qweight"]
+    if matrix then return matrix:narrow(1, first, count):float() end
+    local ids = tensor.arange(first - 1, first - 1 + count, { dtype = "int64" })
+    return core.embedding(integers, ids, weights["embed_tokens.scales"], width)
+end
+
+-- The cosine of each row with each of the first `named` rows of the embedding matrix, [k,named].
+local function cosines_with_words(rows, weights, named)
     local parts = {}
-    for _, part in ipairs(table_of_rows:split(CHUNK)) do
-        parts[#parts + 1] = tensor.scope(function() return 1 / (part:float():norm(2, 2) + 1e-12) end)
+    for first = 1, named, CHUNK do
+        parts[#parts + 1] = tensor.scope(function()
+            local words = embeddings(weights, first, math.min(CHUNK, named - first + 1), rows:size(2))
+            return core.linear(rows, words) / (words:norm(2, 2):view(1, words:size(1)) + 1e-12)
+        end)
     end
-    return tensor.cat(parts, 1)
+    return tensor.cat(parts, 2) / (rows:norm(2, 2, true) + 1e-12)
 end
 
 --- The words of the vocabulary that object tokens (or any rows of the decoder's width) lie nearest to.
@@ -273,15 +284,13 @@ end
 -- @tparam[opt=5] int count words of each row
 -- @treturn table for each row a list of {text =, id =, cosine =}, the nearest first
 function inside.words(model, rows, count)
-    local vocabulary = model.weights.decoder["embed_tokens.weight"]
-    if not tensor.isTensor(rows) or rows:dim() ~= 2 or rows:size(2) ~= vocabulary:size(2) then
-        error(("words: rows [k,%d] expected"):format(vocabulary:size(2)), 0)
+    local width = model.config.hidden_size
+    if not tensor.isTensor(rows) or rows:dim() ~= 2 or rows:size(2) ~= width then
+        error(("words: rows [k,%d] expected"):format(width), 0)
     end
-    local named = math.min(model.tokenizer:size(), vocabulary:size(1)) -- a matrix may have more rows than tokens
-    vocabulary = vocabulary:narrow(1, 1, named)
+    local named = math.min(model.tokenizer:size(), model.config.vocab_size) -- a matrix may have more rows than tokens
     return tensor.scope(function()
-        local cosines = core.linear(rows:contiguous(), vocabulary) * inverse_norms(vocabulary):view(1, named)
-        cosines = cosines / (rows:norm(2, 2, true) + 1e-12)
+        local cosines = cosines_with_words(rows:contiguous(), model.weights.decoder, named)
         local values, places = cosines:topk(math.min(count or 5, named), 2)
         local lists = {}
         for r = 1, rows:size(1) do

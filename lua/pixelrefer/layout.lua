@@ -7,6 +7,7 @@
 -- @module pixelrefer.layout
 
 local json = require "pixelrefer.json"
+local quantize = require "pixelrefer.quantize"
 
 local layout = {}
 
@@ -73,8 +74,14 @@ end
 
 --- Size `dim` of a weight if it is there and has that dim.
 local function size_of(part, name, dim)
-    local weight = part[name]
+    local weight = part[name] or (dim == 1 and part[(quantize.names(name))])
     return weight and weight.tensor:dim() >= dim and weight.tensor:size(dim) or nil
+end
+
+--- The integers and the scales that stand in place of a matrix in a quantised checkpoint.
+local function quantised(part, name)
+    local integers, scales = quantize.names(name)
+    return part[integers], part[scales], integers, scales
 end
 
 --- Number of layers 0, 1, ... under a prefix: one more than the highest that occurs.
@@ -172,7 +179,7 @@ local function decoder_config(config, given, part, where)
     config.rms_norm_eps = json.field(given, "rms_norm_eps", "number", { min = 0, max = 1, default = 1e-6 }, where)
     config.rope_theta = json.field(given, "rope_theta", "number", { min = 1, max = 1e12, default = 1e6 }, where)
     config.tie_word_embeddings = json.field(given, "tie_word_embeddings", "boolean",
-        { default = part["lm_head.weight"] == nil }, where)
+        { default = part["lm_head.weight"] == nil and part["lm_head.qweight"] == nil }, where)
 end
 
 --- A list of numbers, or one number as a list of one.
@@ -227,6 +234,25 @@ local function media_config(config, checkpoint, where)
         checkpoint.path .. "/generation_config.json") or token_ids(given, "eos_token_id", where) or {}
 end
 
+--- How the weights are quantised; nil when they are not.
+local function quantization_config(given, where)
+    local found = json.field(given, "quantization_config", "object", { optional = true }, where)
+    if not found then return nil end
+    where = where .. ": quantization_config"
+    local method = json.field(found, "method", "string", { default = tostring(found.quant_method or "?") }, where)
+    if method ~= "pixelrefer" then
+        error(("%s: \"method\": \"pixelrefer\" expected, found \"%s\": weights quantised by other programs cannot be "
+            .. "read"):format(where, method:sub(1, 60)), 0)
+    end
+    local bits = json.field(found, "bits", "integer", { min = 4, max = 8 }, where)
+    local group = json.field(found, "group", "integer", { min = 16, max = 1024 }, where)
+    if bits ~= 4 and bits ~= 8 then error(("%s: \"bits\": 4 or 8 expected, found %d"):format(where, bits), 0) end
+    if not quantize.is_group(group) then
+        error(("%s: \"group\": a power of two expected, found %d"):format(where, group), 0)
+    end
+    return { bits = bits, group = group }
+end
+
 --- Everything checked and filled in.
 local function complete_config(checkpoint, framework, found, where)
     local given, config = checkpoint.config, { model_type = checkpoint.config.model_type }
@@ -243,6 +269,7 @@ local function complete_config(checkpoint, framework, found, where)
     end
     if framework == "object_only" then divides(8, width, "%d infusion heads do not divide a width of %d", where) end
     media_config(config, checkpoint, where)
+    config.quantization = quantization_config(given, where)
     return config
 end
 
@@ -378,6 +405,24 @@ local function complaint(weight, tensor)
     return nil
 end
 
+--- What is wrong with a quantised matrix; nil for nothing.
+local function quantised_complaint(weight, integers, scales, group)
+    local rows, columns = unpack(weight.shape)
+    local is_pairs = integers:dtype() == "uint8"
+    if not is_pairs and integers:dtype() ~= "int8" then
+        return ("expected int8 or uint8, found %s"):format(integers:dtype())
+    end
+    local wanted = shape_text { rows, is_pairs and math.ceil(columns / 2) or columns }
+    if shape_text(integers:size()) ~= wanted then
+        return ("expected %s, found %s"):format(wanted, shape_text(integers:size()))
+    end
+    wanted = shape_text { rows, math.ceil(columns / group) }
+    if shape_text(scales:size()) ~= wanted or scales:dtype() ~= "float16" then
+        return ("expected float16 scales %s, found %s %s"):format(wanted, scales:dtype(), shape_text(scales:size()))
+    end
+    return nil
+end
+
 local SHOWN = 20 -- lines of each kind in a message
 
 local function add_lines(lines, kind, list)
@@ -403,11 +448,26 @@ local function pick_weights(checkpoint, framework, config, found, strays)
     for _, part in ipairs(PARTS) do
         if part ~= "infusion" or framework == "object_only" then weights[part] = {} end
     end
-    local expected = layout.weights(framework, config, found.decoder["lm_head.weight"] ~= nil)
+    local has_head = found.decoder["lm_head.weight"] or found.decoder["lm_head.qweight"]
+    local expected = layout.weights(framework, config, has_head ~= nil)
     for _, weight in ipairs(expected) do
-        local there = found[weight.part][weight.name]
+        local part = found[weight.part]
+        local there = part[weight.name]
         local what = there and complaint(weight, there.tensor)
-        if not there then
+        local integers, scales, integers_name, scales_name = quantised(part, weight.name)
+        if config.quantization and not there and (integers or scales) then
+            what = integers and scales
+                and quantised_complaint(weight, integers.tensor, scales.tensor, config.quantization.group)
+            if not integers or not scales then
+                missing[#missing + 1] = (weight.full_name:gsub("weight$", integers and "scales" or "qweight"))
+            elseif what then
+                wrong[#wrong + 1] = ("%s: %s"):format(integers.name, what)
+            else
+                weights[weight.part][integers_name] = integers.tensor
+                weights[weight.part][scales_name] = scales.tensor
+            end
+            part[integers_name], part[scales_name] = nil, nil
+        elseif not there then
             missing[#missing + 1] = ("%s %s"):format(weight.full_name, shape_text(weight.shape))
         elseif what then
             wrong[#wrong + 1] = ("%s: %s"):format(there.name, what)
@@ -430,7 +490,8 @@ end
 -- @tparam table checkpoint as checkpoint.open returns it
 -- @treturn table {framework = "vision_object" or "object_only", config = completed and checked, weights = part -> name
 -- -> Tensor}, the parts being vision_encoder, projector, object_tokenizer, infusion (Lite only) and decoder (whose
--- `lm_head.weight` is `embed_tokens.weight` itself when they are tied)
+-- `lm_head.weight` is `embed_tokens.weight` itself when they are tied); a quantised matrix `x.weight` is `x.qweight` and
+-- `x.scales` (see pixelrefer.quantize)
 -- @raise every weight that is missing, misshapen or unknown, by name; or a config value that cannot be, with its key
 function layout.read(checkpoint)
     local where = checkpoint.path .. "/config.json"
@@ -444,7 +505,11 @@ function layout.read(checkpoint)
         end
     end
     local decoder = weights.decoder
-    if config.tie_word_embeddings then decoder["lm_head.weight"] = decoder["embed_tokens.weight"] end
+    if config.tie_word_embeddings then
+        for _, kind in ipairs { "weight", "qweight", "scales" } do
+            decoder["lm_head." .. kind] = decoder["embed_tokens." .. kind]
+        end
+    end
     return { framework = framework, config = config, weights = weights }
 end
 

@@ -6,6 +6,7 @@ local generation = require "pixelrefer.generation"
 local layout = require "pixelrefer.layout"
 local object_tokenizer = require "pixelrefer.object_tokenizer"
 local options = require "pixelrefer.options"
+local quantize = require "pixelrefer.quantize"
 local Scene = require "pixelrefer.scene"
 local Session = require "pixelrefer.session"
 local tensor = require "pixelrefer.tensor"
@@ -26,6 +27,7 @@ local PIPELINES = {
 
 local LOAD_OPTIONS = {
     device = "string", threads = { type = "integer", min = 1, max = 256 }, tokenizer = "string|table|function",
+    weights = "string",
 }
 
 -- The decoder's inputs for pictures and regions are found by token.
@@ -35,10 +37,25 @@ local function special_id(text, name, path)
     return id
 end
 
+--- The weights in fewer bits, unless the files have them so.
+local function quantised(weights, config, kind, files)
+    local settings = quantize.settings(kind)
+    local there = config.quantization
+    if there then
+        if there.bits == settings.bits then return weights end
+        error(("%s: its weights have %d bits already"):format(files.path, there.bits), 0)
+    end
+    config.quantization = settings
+    weights = quantize.weights(weights, settings)
+    files.bytes = quantize.bytes(weights)
+    return weights
+end
+
 --- Loads a checkpoint directory (or a name found in the caches).
 -- @tparam string name
 -- @tparam[opt] table given device ("cpu"), threads, tokenizer (the object tokenizer in place of the one
---   that the weights were trained with: see `object_tokenizer.new`)
+--   that the weights were trained with: see `object_tokenizer.new`), weights ("int8" or "int4": matrices are quantised
+--   while loading, see `quantize`; nil: as they are in the files, mapped)
 -- @treturn Model
 function Model.load(name, given)
     given = options.check(given, LOAD_OPTIONS, "load")
@@ -47,6 +64,7 @@ function Model.load(name, given)
     local files = checkpoint.open(name)
     local parts = layout.read(files)
     local config, weights = parts.config, parts.weights
+    if given.weights then weights = quantised(weights, config, given.weights, files) end
     config.framework = parts.framework
     local self = setmetatable({
         path = files.path,

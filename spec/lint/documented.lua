@@ -3,7 +3,8 @@
 local source = require "lint.source"
 
 --- Functions declared in a header. A comment holds for the lines right under it, up to the next blank one. Bodies
--- that a header gives to its includer (`static` without `inline`, and the lanes' PXR_INLINE and PXR_TEMPLATE) are no interface.
+-- that a header gives to its includer (`static` without `inline`, and the lanes' PXR_INLINE and
+-- PXR_TEMPLATE) are no interface.
 local function check_header(report, path)
     local documented, in_comment = false, nil
     local lines = source.lines(path)
@@ -17,7 +18,8 @@ local function check_header(report, path)
             documented = false
         else
             local name = line:match("^[%a_][%w_ %*]-[ %*]([%w_]+)%(")
-            local body = line:match("^PXR_INLINE") or line:match("^PXR_TEMPLATE") or line:match("^static ") and not line:match("^static inline")
+            local body = line:match("^PXR_INLINE") or line:match("^PXR_TEMPLATE")
+                or line:match("^static ") and not line:match("^static inline")
             if name and not line:match("^typedef") and not body and not documented then
                 report(path, number, "%s has no /** */ comment", name)
             end

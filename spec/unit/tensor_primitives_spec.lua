@@ -128,6 +128,7 @@ local ELSEWHERE = {
     linear = "ops_fused", layer_norm = "ops_fused", rms_norm = "ops_fused", rope = "ops_fused",
     attention = "ops_fused", attention_weights = "ops_fused", silu_mul = "ops_fused", embedding = "ops_fused",
     kmeans = "ops_fused", sample = "ops_fused", fill = "tensor", sequence = "tensor", random_fill = "tensor",
+    quantize = "quantize",
 }
 local WORD = { fill = "fill_", sequence = "arange", random_fill = "randn" }
 

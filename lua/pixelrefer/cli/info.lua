@@ -10,10 +10,13 @@ local function describe_types(tensors)
     for _, tensor in pairs(tensors) do
         local dtype = tensor:dtype()
         if not bytes[dtype] then names[#names + 1] = dtype end
-        bytes[dtype] = (bytes[dtype] or 0) + tensor:nElement()
+        local values = dtype == "uint8" and 2 * tensor:nElement() or tensor:nElement() -- two of four bits in a byte
+        bytes[dtype] = (bytes[dtype] or 0) + values
     end
     table.sort(names)
-    for i, name in ipairs(names) do names[i] = ("%s (%.1f M values)"):format(name, bytes[name] / 1e6) end
+    for i, name in ipairs(names) do
+        names[i] = ("%s (%.1f M values)"):format(name == "uint8" and "four bits" or name, bytes[name] / 1e6)
+    end
     return table.concat(names, ", ")
 end
 
@@ -35,6 +38,8 @@ local function checkpoint_rows(path)
         { "mask_num", config.mask_num },
         { "context", ("%d tokens"):format(config.max_position_embeddings) },
         { "weights", describe_types(files.tensors) },
+        { "quantised", config.quantization and ("%d bits, groups of %d"):format(config.quantization.bits,
+            config.quantization.group) or "no" },
         { "memory", ("%.1f MiB of weights (mapped), %.1f KiB a token of context"):format(files.bytes / 2 ^ 20,
                                                                                       per_token / 1024) },
     }

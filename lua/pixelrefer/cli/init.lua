@@ -26,6 +26,8 @@ usage:
                                                                object tokenizers side by side
   pixelrefer pull NAME [--revision R] [--endpoint URL]         a checkpoint from a hub into the cache
   pixelrefer models                                            the checkpoints in the caches
+  pixelrefer quantize DIR OUT [--weights int8|int4] [--group N]
+                                                               a checkpoint with weights of fewer bits
   pixelrefer repl [--model DIR]                                a prompt: LuaJIT with the library at hand
   pixelrefer run SCRIPT.lua [ARGUMENT...]                      a script with the library's paths set
 
@@ -44,6 +46,7 @@ options:
   --local-crop own|first   Lite: each region its own crop, or the reference's first
   --fps X --max-frames N --start S --end S                     how a video is sampled
   --threads N --device NAME
+  --weights int8|int4      quantise the matrices while loading: a half or a quarter of the memory
 annotate:
   DATASET                  COCO or LVIS JSON; questions as JSON or JSON lines; a folder of pictures with masks/NAME.png
   --task PROMPT            asked about every region; {name} is a field of its record; several give several answers
@@ -85,7 +88,7 @@ local function load_model(given)
     local name = given.model or SHIPPED
     progress.show("loading %s", name)
     return model.load(name, {
-        device = given.device, threads = given.threads, tokenizer = given.tokenizer,
+        device = given.device, threads = given.threads, tokenizer = given.tokenizer, weights = given.weights,
     })
 end
 
@@ -291,6 +294,20 @@ commands.pull = {
             revision = given.revision, endpoint = given.endpoint, bar = terminal,
             say = function(text) if terminal then io.stderr:write(text, "\n") end end,
         }), "\n")
+        return 0
+    end,
+}
+
+commands.quantize = {
+    spec = merged({ weights = "string", group = "integer" }),
+    run = function(given, words)
+        if #words ~= 2 then arguments.fail("quantize takes a checkpoint and the directory to write") end
+        require("pixelrefer.quantize.write")(words[1], words[2], {
+            weights = given.weights, group = given.group,
+            progress = function(done, all) progress.show("quantizing: %d of %d tensors", done, all) end,
+        })
+        progress.clear()
+        write(words[2], "\n")
         return 0
     end,
 }

@@ -1,0 +1,115 @@
+/* Rows of floats as integers and scales; what the numbers mean is in ops.h. Included by kernels_*.c only.
+ *
+ * Four bits reach from -8 to 7, so the extreme of a group is mapped to -8 or somewhat beside it, whichever of STEPS
+ * scales leaves the least squared error (a small search, as llama.cpp's quantisers make it).
+ */
+#ifndef PXR_CPU_QUANTIZE_KERNEL_H
+#define PXR_CPU_QUANTIZE_KERNEL_H
+
+#include "cpu/kernels.h"
+#include "cpu/v16.h"
+
+enum { GROUP_MAX = 1 << PXR_GROUP_SHIFT_MAX };
+
+/* To the nearest integer, even on ties; |a| < 2^22. Its low byte is that integer's. */
+PXR_INLINE v16 v16_shifted(v16 a)
+{
+    return v16_add(a, v16_set(0x1.8p23f));
+}
+
+PXR_INLINE v16 v16_round(v16 a)
+{
+    return v16_sub(v16_shifted(a), v16_set(0x1.8p23f));
+}
+
+PXR_INLINE v16 v16_clamp(v16 a, float low, float high)
+{
+    return v16_max(v16_set(low), v16_min(v16_set(high), a));
+}
+
+/* A scale as it is kept: finite and float16. */
+static float kept_scale(float scale, uint16_t *bits)
+{
+    const float largest = 65504.0f;
+    *bits = pxr_f32_to_f16(scale > largest ? largest : scale < -largest ? -largest : scale);
+    return pxr_f16_to_f32(*bits);
+}
+
+static float inverse(float scale)
+{
+    return scale == 0.0f ? 0.0f : 1.0f / scale;
+}
+
+/* The values' integers, as bytes. */
+static void store_integers(int8_t *out, const float *values, int64_t count, float scale, float low, float high)
+{
+    const v16 factor = v16_set(inverse(scale));
+    for (int64_t i = 0; i < count; i += LANES) {
+        uint32_t bits[LANES];
+        float shifted[LANES];
+        v16_store(shifted, v16_shifted(v16_clamp(v16_mul(v16_load(values + i), factor), low, high)));
+        memcpy(bits, shifted, sizeof bits);
+        for (int64_t j = 0; j < LANES; j++) out[i + j] = (int8_t)(uint8_t)bits[j];
+    }
+}
+
+static float squared_error(const float *values, int64_t count, float scale)
+{
+    const v16 factor = v16_set(inverse(scale)), back = v16_set(-scale);
+    v16 sum = v16_set(0.0f);
+    for (int64_t i = 0; i < count; i += LANES) {
+        const v16 value = v16_load(values + i);
+        const v16 away = v16_fma(v16_round(v16_clamp(v16_mul(value, factor), -8.0f, 7.0f)), back, value);
+        sum = v16_fma(away, away, sum);
+    }
+    return v16_sum(sum);
+}
+
+static float four_bit_scale(const float *values, int64_t count, float extreme, uint16_t *kept)
+{
+    static const float steps[] = {-8.0f, -7.0f, -7.5f, -8.5f, -9.0f}; /* what the extreme is mapped to */
+    float best = 0.0f, least = INFINITY;
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        uint16_t bits;
+        const float scale = kept_scale(extreme / steps[i], &bits), error = squared_error(values, count, scale);
+        if (i > 0 && !(error < least)) continue;
+        least = error;
+        best = scale;
+        *kept = bits;
+    }
+    return best;
+}
+
+static bool quantize(char *out, pxr_dtype dtype, uint16_t *scales, int group_shift, pxr_any_row row, int64_t count)
+{
+    const int64_t group = (int64_t)1 << group_shift, size = row.dtype == PXR_F32 ? 4 : 2;
+    float values[GROUP_MAX];
+    int8_t integers[GROUP_MAX];
+    for (int64_t begin = 0; begin < count; begin += group, scales++) {
+        const int64_t length = count - begin < group ? count - begin : group;
+        v16 most = v16_set(0.0f), least = v16_set(0.0f), zeros = v16_set(0.0f);
+        for (int64_t i = 0; i < length; i += LANES) { /* lanes behind the row's end are zero */
+            const v16 value = v16_load_some_as(row.data + (begin + i) * size, row.dtype, length - i);
+            v16_store(values + i, value);
+            most = v16_max(most, value);
+            least = v16_min(least, value);
+            zeros = v16_fma(value, v16_set(0.0f), zeros); /* NaN where one is infinite or NaN */
+        }
+        if (v16_sum(zeros) != 0.0f) return false;
+        const float high = v16_largest(most), low = -v16_largest(v16_sub(v16_set(0.0f), least));
+        const float extreme = high > -low ? high : low;
+        if (dtype == PXR_I8) {
+            const float scale = kept_scale(fabsf(extreme) / 127.0f, scales);
+            store_integers(integers, values, length, scale, -127.0f, 127.0f);
+            memcpy(out + begin, integers, (size_t)length);
+        } else {
+            store_integers(integers, values, length, four_bit_scale(values, length, extreme, scales), -8.0f, 7.0f);
+            if (length % 2 != 0) integers[length] = 0;
+            for (int64_t i = 0; i < length; i += 2)
+                out[(begin + i) / 2] = (char)((integers[i] + 8) | (integers[i + 1] + 8) << 4);
+        }
+    }
+    return true;
+}
+
+#endif
