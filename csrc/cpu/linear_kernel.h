@@ -17,13 +17,14 @@ enum {
     STRIP_ROWS = 4, /* rows, and columns, that share loads where there are a few */
     STRIP_TILE = SUMS / STRIP_ROWS,
     BLOCK_STEPS = 64, /* steps of 16 k that a block of widened weights holds */
+    CACHE_LINE = 64,  /* bytes */
     FETCH_LEVEL = 3,  /* of __builtin_prefetch: into the first-level cache */
 };
 
-/* Asks for a cache line; an address behind the weights is no harm. */
-PXR_INLINE void fetch(const char *address)
+/* Asks for the cache lines of some bytes; an address behind the weights is no harm. */
+PXR_INLINE void fetch(const char *address, int64_t bytes)
 {
-    __builtin_prefetch(address, 0, FETCH_LEVEL);
+    for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(address + i, 0, FETCH_LEVEL);
 }
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
@@ -89,12 +90,16 @@ PXR_TEMPLATE void row_tile(const pxr_linear_job *job, const int columns, const p
         const int64_t end = begin + group < whole ? begin + group : whole;
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++)
-            if (is_quantised(dtype)) scale[c] = scale_at(job, column + c, begin);
+            if (is_quantised(dtype)) {
+                scale[c] = scale_at(job, column + c, begin);
+                fetch(w + (columns + c) * stride + weight_bytes(dtype, begin), weight_bytes(dtype, end - begin));
+            }
         for (int64_t k = begin; k < end; k += LANES) {
             const v16 a = v16_load(x + k);
             /* the weights come from memory: ask for the next tile's */
 #pragma GCC unroll 8
-            for (int c = 0; c < columns; c++) fetch(w + (columns + c) * stride + weight_bytes(dtype, k));
+            for (int c = 0; c < columns; c++)
+                if (!is_quantised(dtype)) fetch(w + (columns + c) * stride + weight_bytes(dtype, k), 1);
 #pragma GCC unroll 8
             for (int c = 0; c < columns; c++) {
                 const v16 wide = load_weights(w + c * stride + weight_bytes(dtype, k), dtype);
@@ -171,7 +176,7 @@ PXR_TEMPLATE void strip_tile(const pxr_linear_job *job, const int columns, const
 #pragma GCC unroll 8
                 for (int c = 0; c < columns; c++) {
                     const char *at = w + c * stride + weight_bytes(dtype, k);
-                    if (part == 0) fetch(at + columns * stride);
+                    if (part == 0 && k % CACHE_LINE == 0) fetch(at + columns * stride, weight_bytes(dtype, CACHE_LINE));
                     wide[c] = v16_part_of(load_weights(at, dtype), part);
                     if (is_quantised(dtype)) wide[c] = part_mul(wide[c], scale[c]);
                 }

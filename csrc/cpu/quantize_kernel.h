@@ -1,6 +1,6 @@
 /* Rows of floats as integers and scales; what the numbers mean is in ops.h. Included by kernels_*.c only.
  *
- * Four bits reach from -8 to 7, so the extreme of a group is mapped to -8 or somewhat beside it, whichever of STEPS
+ * Four bits reach from -8 to 7, so the extreme of a group is mapped to -8 or somewhat beside it, whichever of four
  * scales leaves the least squared error (a small search, as llama.cpp's quantisers make it).
  */
 #ifndef PXR_CPU_QUANTIZE_KERNEL_H
@@ -53,31 +53,34 @@ static void store_integers(int8_t *out, const float *values, int64_t count, floa
     }
 }
 
-static float squared_error(const float *values, int64_t count, float scale)
-{
-    const v16 factor = v16_set(inverse(scale)), back = v16_set(-scale);
-    v16 sum = v16_set(0.0f);
-    for (int64_t i = 0; i < count; i += LANES) {
-        const v16 value = v16_load(values + i);
-        const v16 away = v16_fma(v16_round(v16_clamp(v16_mul(value, factor), -8.0f, 7.0f)), back, value);
-        sum = v16_fma(away, away, sum);
-    }
-    return v16_sum(sum);
-}
-
 static float four_bit_scale(const float *values, int64_t count, float extreme, uint16_t *kept)
 {
-    static const float steps[] = {-8.0f, -7.0f, -7.5f, -8.5f, -9.0f}; /* what the extreme is mapped to */
-    float best = 0.0f, least = INFINITY;
-    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
-        uint16_t bits;
-        const float scale = kept_scale(extreme / steps[i], &bits), error = squared_error(values, count, scale);
-        if (i > 0 && !(error < least)) continue;
-        least = error;
-        best = scale;
-        *kept = bits;
+    static const float steps[] = {-8.0f, -7.25f, -8.25f, -8.5f}; /* what the extreme is mapped to */
+    enum { STEPS = sizeof steps / sizeof *steps };
+    float scales[STEPS], errors[STEPS];
+    uint16_t bits[STEPS];
+    v16 factors[STEPS], back[STEPS], sums[STEPS];
+    for (int i = 0; i < STEPS; i++) {
+        scales[i] = kept_scale(extreme / steps[i], &bits[i]);
+        factors[i] = v16_set(inverse(scales[i]));
+        back[i] = v16_set(-scales[i]);
+        sums[i] = v16_set(0.0f);
     }
-    return best;
+    for (int64_t k = 0; k < count; k += LANES) {
+        const v16 value = v16_load(values + k);
+#pragma GCC unroll 4
+        for (int i = 0; i < STEPS; i++) {
+            const v16 rounded = v16_round(v16_clamp(v16_mul(value, factors[i]), -8.0f, 7.0f));
+            const v16 rest = v16_fma(rounded, back[i], value);
+            sums[i] = v16_fma(rest, rest, sums[i]);
+        }
+    }
+    v16_sum_four(sums[0], sums[1], sums[2], sums[3], errors);
+    int best = 0;
+    for (int i = 1; i < STEPS; i++)
+        if (errors[i] < errors[best]) best = i;
+    *kept = bits[best];
+    return scales[best];
 }
 
 static bool quantize(char *out, pxr_dtype dtype, uint16_t *scales, int group_shift, pxr_any_row row, int64_t count)

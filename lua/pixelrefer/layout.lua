@@ -490,8 +490,8 @@ end
 -- @tparam table checkpoint as checkpoint.open returns it
 -- @treturn table {framework = "vision_object" or "object_only", config = completed and checked, weights = part -> name
 -- -> Tensor}, the parts being vision_encoder, projector, object_tokenizer, infusion (Lite only) and decoder (whose
--- `lm_head.weight` is `embed_tokens.weight` itself when they are tied); a quantised matrix `x.weight` is `x.qweight` and
--- `x.scales` (see pixelrefer.quantize)
+-- `lm_head.weight` is `embed_tokens.weight` itself when they are tied); a quantised matrix `x.weight` is `x.qweight`
+-- and `x.scales` (see pixelrefer.quantize)
 -- @raise every weight that is missing, misshapen or unknown, by name; or a config value that cannot be, with its key
 function layout.read(checkpoint)
     local where = checkpoint.path .. "/config.json"

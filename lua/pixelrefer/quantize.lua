@@ -1,9 +1,9 @@
 --- Weights of eight or four bits: matrices whose rows are integers, with a float16 scale for each group of neighbours.
 --
 -- A matrix `x.weight` [N,K] becomes `x.qweight` (int8 [N,K], or uint8 [N,ceil(K/2)] with two values of four bits in a
--- byte: stored as q + 8, the earlier one in the low half) and `x.scales` (float16 [N,ceil(K/group)]). Norms, biases, the
--- patch embedding and the object tokenizer's layers stay as they are: they are small, and a tokenizer written in Lua
--- reads its own. Embeddings and the head keep eight bits.
+-- byte: stored as q + 8, the earlier one in the low half) and `x.scales` (float16 [N,ceil(K/group)]). Norms, biases,
+-- the patch embedding and the object tokenizer's layers stay as they are: they are small, and a tokenizer written in
+-- Lua reads its own. Embeddings and the head keep eight bits.
 --
 --     local model = pixelrefer.load("PixelRefer-7B", { weights = "int4" })
 --     pixelrefer.quantize("PixelRefer-7B", "PixelRefer-7B-int4", { weights = "int4" }) -- once, to a directory
