@@ -54,6 +54,83 @@ $(BUILD)/obj/csrc/cpu/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512vl 
 # The generic vectors of the scalar set make gcc's debug information for them slow to work out.
 $(BUILD)/obj/csrc/cpu/kernels_%.o: ALL_CFLAGS += -fno-var-tracking-assignments
 
+# ---- devices ------------------------------------------------------------------------------------------------------
+#
+# kernels/ makes a plugin that is found beside the module and loaded when its device is asked for: by nvcc for GPUs, and
+# by the host's compiler for the emulated device of the tests, which needs CUDA's headers alone.
+
+CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda))
+NVCC ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc))
+NVCC_THREADS ?= 1
+CUDA_ARCHITECTURES ?= 80 86 89 90
+# Where .ci/deps puts CUDA's headers on machines without CUDA.
+CUDA_HEADERS = build/cuda/include
+CUDA_INCLUDE = $(patsubst %/cuda_runtime_api.h,%,$(firstword $(wildcard $(addsuffix /cuda_runtime_api.h, \
+	$(CUDA_HOME)/include $(NVCC:%/bin/nvcc=%/include) $(CUDA_HEADERS)))))
+
+KERNELS := $(sort $(wildcard kernels/*.cu))
+EMULATOR := $(sort $(wildcard kernels/emu/*.cc))
+CUDA_OBJECTS := $(KERNELS:%.cu=$(BUILD)/obj/%.cuda.o)
+EMU_OBJECTS := $(KERNELS:%.cu=$(BUILD)/obj/%.emu.o) $(EMULATOR:%.cc=$(BUILD)/obj/%.o)
+CUDA_PLUGIN := $(BUILD)/pixelrefer/libpixelrefer_cuda.so
+EMU_PLUGIN := $(BUILD)/pixelrefer/libpixelrefer_emu.so
+
+PLUGIN_WARNINGS = -Wall -Wextra -Wshadow
+ALL_CXXFLAGS = -std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -fno-exceptions -fno-strict-aliasing \
+	-fno-gnu-unique -Wno-unknown-pragmas $(PLUGIN_WARNINGS) $(CFLAGS)
+comma := ,
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo --threads $(NVCC_THREADS) -Icsrc -Ikernels \
+	$(foreach a,$(CUDA_ARCHITECTURES),-gencode arch=compute_$a$(comma)code=sm_$a) \
+	-gencode arch=compute_$(lastword $(CUDA_ARCHITECTURES))$(comma)code=compute_$(lastword $(CUDA_ARCHITECTURES)) \
+	-Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-Wall,-Wextra,-Wshadow -Xptxas -v,-warn-spills
+
+emu: $(EMU_PLUGIN) ## build the emulated device, which runs the kernels without a GPU
+
+cuda: $(CUDA_PLUGIN) ## build the CUDA backend (nvcc from CUDA_HOME, /usr/local/cuda or PATH)
+
+# What the plugins use of the core is linked into them.
+PLUGIN_CORE := $(BUILD)/obj/core.a
+$(PLUGIN_CORE): $(filter $(BUILD)/obj/csrc/core/%,$(OBJECTS))
+	@rm -f $@
+	@$(AR) rcs $@ $^
+
+$(EMU_PLUGIN): $(EMU_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
+	@mkdir -p $(@D)
+	@echo "LD $@"
+	@$(CXX) -shared -Wl,-z,nodelete,--version-script=kernels/exports.map $(LDFLAGS) -o $@ $(EMU_OBJECTS) $(PLUGIN_CORE) \
+		-lm -pthread
+
+$(BUILD)/obj/kernels/%.emu.o: kernels/%.cu | $(BUILD)/cuda_headers
+	@mkdir -p $(@D)
+	@echo "CXX $<"
+	@$(CXX) -x c++ -Icsrc -Ikernels -isystem $(CUDA_INCLUDE) $(ALL_CXXFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/kernels/emu/%.o: kernels/emu/%.cc | $(BUILD)/cuda_headers
+	@mkdir -p $(@D)
+	@echo "CXX $<"
+	@$(CXX) -Ikernels -isystem $(CUDA_INCLUDE) $(ALL_CXXFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/cuda_headers: Makefile
+	@test -n "$(CUDA_INCLUDE)" || { echo "no CUDA headers in CUDA_HOME, /usr/local/cuda or $(CUDA_HEADERS)" \
+		"('make deps' fetches them)" >&2; exit 1; }
+	@mkdir -p $(@D) && touch $@
+
+$(CUDA_PLUGIN): $(CUDA_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
+	@mkdir -p $(@D)
+	@echo "LD $@"
+	@$(NVCC) -shared -cudart static -o $@ $(CUDA_OBJECTS) $(PLUGIN_CORE) -lcublasLt \
+		-Xlinker -z,nodelete,--version-script=kernels/exports.map,-rpath,$(NVCC:%/bin/nvcc=%/lib64)
+
+# The assembler's words about registers and spills, and the PTX, are kept: spec/kernels/ptx.lua reads them.
+$(BUILD)/obj/kernels/%.cuda.o: kernels/%.cu
+	@test -n "$(NVCC)" || { echo "no nvcc in CUDA_HOME, /usr/local/cuda or PATH" >&2; exit 1; }
+	@mkdir -p $(BUILD)/obj/kernels/ptx/$*
+	@echo "NVCC $<"
+	@$(NVCC) $(NVCC_FLAGS) -MMD -MP --keep --keep-dir $(BUILD)/obj/kernels/ptx/$* -c -o $@ $< 2>$@.log || \
+		{ cat $@.log >&2; exit 1; }
+	@cd $(BUILD)/obj/kernels/ptx/$* && find . -type f ! -name '*.ptx' -delete
+	@grep -i warning $@.log >&2 || true
+
 # What the build needs is there: looked at once.
 $(BUILD)/packages: Makefile
 	@command -v pkg-config >/dev/null || { echo "pkg-config is missing: 'make deps' installs what is needed" >&2; exit 1; }
@@ -137,5 +214,5 @@ clean: ## remove what was built
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
--include $(OBJECTS:.o=.d)
-.PHONY: all deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help
+-include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(EMU_OBJECTS:.o=.d)
+.PHONY: all emu cuda deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help
