@@ -20,7 +20,7 @@ PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $(shell pkg-config --cflags $(PACKAGES
 PACKAGE_LIBS = $(eval PACKAGE_LIBS := $(shell pkg-config --libs $(LINKED)))$(PACKAGE_LIBS)
 ALL_CPPFLAGS = -Icsrc $(PACKAGE_CFLAGS) -D_GNU_SOURCE $(CPPFLAGS)
 ALL_CFLAGS = -std=c11 -ffp-contract=off -fPIC -fvisibility=hidden -funwind-tables -pthread $(WARNINGS) $(CFLAGS)
-LIBS = $(PACKAGE_LIBS) -lm -pthread
+LIBS = $(PACKAGE_LIBS) -lm -ldl -pthread
 
 SOURCES := $(sort $(shell find csrc -name '*.c'))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/obj/%.o)
@@ -97,7 +97,7 @@ $(PLUGIN_CORE): $(filter $(BUILD)/obj/csrc/core/%,$(OBJECTS))
 $(EMU_PLUGIN): $(EMU_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
 	@mkdir -p $(@D)
 	@echo "LD $@"
-	@$(CXX) -shared -Wl,-z,nodelete,--version-script=kernels/exports.map $(LDFLAGS) -o $@ $(EMU_OBJECTS) $(PLUGIN_CORE) \
+	@$(CXX) -shared -Wl,-z,nodelete,-z,defs,--version-script=kernels/exports.map $(LDFLAGS) -o $@ $(EMU_OBJECTS) $(PLUGIN_CORE) \
 		-lm -pthread
 
 $(BUILD)/obj/kernels/%.emu.o: kernels/%.cu | $(BUILD)/cuda_headers
@@ -119,7 +119,7 @@ $(CUDA_PLUGIN): $(CUDA_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
 	@mkdir -p $(@D)
 	@echo "LD $@"
 	@$(NVCC) -shared -cudart static -o $@ $(CUDA_OBJECTS) $(PLUGIN_CORE) -lcublasLt \
-		-Xlinker -z,nodelete,--version-script=kernels/exports.map,-rpath,$(NVCC:%/bin/nvcc=%/lib64)
+		-Xlinker -z,nodelete,-z,defs,--version-script=kernels/exports.map,-rpath,$(NVCC:%/bin/nvcc=%/lib64)
 
 # The assembler's words about registers and spills, and the PTX, are kept: spec/kernels/ptx.lua reads them.
 $(BUILD)/obj/kernels/%.cuda.o: kernels/%.cu

@@ -8,8 +8,8 @@ local device = {}
 --- Whether a device can be opened, and the reason when it cannot.
 -- @tparam string name "cpu", "cuda", "emu"
 function device.available(name)
-    local ok, reason = pcall(core.device_name, name)
-    return ok, reason
+    local ok, reason = pcall(core.tensor.empty, { 0 }, "float32", name)
+    return ok, not ok and tostring(reason) or nil
 end
 
 --- For use inside a test: marks it as skipped when the device is not there.
@@ -17,7 +17,7 @@ end
 function device.require(name)
     local ok, reason = device.available(name)
     if ok then return name end
-    return skip.because(("needs the device '%s'"):format(name), "REQUIRE_" .. name:upper(), tostring(reason))
+    return skip.because(("needs the device '%s'"):format(name), "REQUIRE_" .. name:upper(), reason)
 end
 
 return device
