@@ -22,10 +22,11 @@ constexpr size_t DEFAULT_TOTAL = (size_t)8 << 30;
 typedef std::map<uintptr_t, size_t> Blocks; /* address -> bytes */
 
 Blocks device_blocks, pinned_blocks, gaps;
-size_t used;      /* bytes of all device blocks */
-int open_count;   /* OpenMemory that live */
-uintptr_t base;   /* of the reserved address space */
-size_t reachable; /* bytes from `base` that blocks have been in */
+size_t used;    /* bytes of all device blocks */
+int open_count; /* OpenMemory that live */
+int key = -1;   /* the processor's protection key of device memory */
+uintptr_t base; /* of the reserved address space */
+size_t backed;  /* bytes from `base` that blocks have been in */
 
 bool within(const Blocks &blocks, const void *pointer, size_t bytes)
 {
@@ -41,9 +42,16 @@ size_t rounded(size_t bytes, size_t unit)
     return (bytes + unit - 1) / unit * unit;
 }
 
-void protect(bool open)
+/* Gives the reserved address space up to `end` its memory. */
+bool back(uintptr_t end)
 {
-    if (reachable > 0) mprotect((void *)base, reachable, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    if (end - base <= backed) return true;
+    const size_t bytes = rounded(end - base, PAGE);
+    const int access = PROT_READ | PROT_WRITE;
+    if ((key >= 0 ? pkey_mprotect((void *)base, bytes, access, key) : mprotect((void *)base, bytes, access)) != 0)
+        return false;
+    backed = bytes;
+    return true;
 }
 
 /* The first gap that is large enough. */
@@ -54,17 +62,15 @@ void *take_gap(size_t bytes)
         if (space == MAP_FAILED) return nullptr;
         base = (uintptr_t)space;
         gaps[base] = ADDRESS_SPACE;
+        key = pkey_alloc(0, open_count > 0 ? 0 : PKEY_DISABLE_ACCESS);
     }
     for (Blocks::iterator gap = gaps.begin(); gap != gaps.end(); ++gap) {
         if (gap->second < bytes) continue;
         const uintptr_t at = gap->first;
+        if (!back(at + bytes)) return nullptr;
         const size_t left = gap->second - bytes;
         gaps.erase(gap);
         if (left > 0) gaps[at + bytes] = left;
-        if (at + bytes - base > reachable) {
-            reachable = rounded(at + bytes - base, PAGE);
-            protect(open_count > 0);
-        }
         return (void *)at;
     }
     return nullptr;
@@ -98,12 +104,12 @@ constexpr bool UNDER_SANITIZER = false;
 
 OpenMemory::OpenMemory()
 {
-    if (open_count++ == 0) protect(true);
+    if (open_count++ == 0 && key >= 0) pkey_set(key, 0);
 }
 
 OpenMemory::~OpenMemory()
 {
-    if (--open_count == 0) protect(false);
+    if (--open_count == 0 && key >= 0) pkey_set(key, PKEY_DISABLE_ACCESS);
 }
 
 size_t device_memory_total()

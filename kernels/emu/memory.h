@@ -1,8 +1,8 @@
 /* Memory of the emulated device.
  *
- * It is full of NaN at first. Nobody but kernels and the runtime's copies may touch it: between them it is unmapped from
- * the host, so that host code which follows a device pointer dies here as it would beside a GPU. Under a sanitizer
- * blocks come from malloc instead, whose ends the sanitizer watches.
+ * It is full of NaN at first. Nobody but kernels and the runtime's copies may touch it: where the processor has
+ * protection keys it is locked between them, so that host code which follows a device pointer dies here as it would
+ * beside a GPU. Under a sanitizer blocks come from malloc instead, whose ends the sanitizer watches.
  *
  * PIXELREFER_EMU_MEMORY is what the device has, in bytes: allocations beyond it fail. It is read at every allocation,
  * so that a test can forbid further ones.

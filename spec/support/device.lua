@@ -3,7 +3,29 @@ local core = require "pixelrefer.core"
 
 local skip = require "support.skip"
 
-local device = {}
+local device = {
+    name = os.getenv("DEVICE") or "cpu", -- what the specs of the ops run on
+}
+
+device.is_cpu = device.name == "cpu"
+
+--- A tensor on the device under test.
+-- @tparam Tensor x
+-- @treturn Tensor
+function device.put(x)
+    return device.is_cpu and x or x:to(device.name)
+end
+
+--- Calls a function; an op that the device under test does not have ends the test as skipped.
+-- @tparam function compute
+-- @return what it returns
+function device.attempt(compute, ...)
+    local results = { pcall(compute, ...) }
+    if results[1] then return unpack(results, 2, 3) end
+    local op = not device.is_cpu and tostring(results[2]):match("([%w_]+) is not on " .. device.name)
+    if op then return skip.because(("%s is not on %s"):format(op, device.name)) end
+    error(results[2], 0)
+end
 
 --- Whether a device can be opened, and the reason when it cannot.
 -- @tparam string name "cpu", "cuda", "emu"
