@@ -121,6 +121,19 @@ $(CUDA_PLUGIN): $(CUDA_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
 	@$(NVCC) -shared -cudart static -o $@ $(CUDA_OBJECTS) $(PLUGIN_CORE) -lcublasLt \
 		-Xlinker -z,nodelete,-z,defs,--version-script=kernels/exports.map,-rpath,$(NVCC:%/bin/nvcc=%/lib64)
 
+# Programs that test the dialect itself: on the emulated device, and (NAME.cuda) on a GPU.
+$(BUILD)/kernels/%: spec/kernels/%.cu spec/kernels/harness.h $(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS))
+	@mkdir -p $(@D)
+	@echo "CXX $<"
+	@$(CXX) -x c++ -Ikernels -isystem $(CUDA_INCLUDE) $(ALL_CXXFLAGS) $(LDFLAGS) -o $@ $< -x none \
+		$(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS)) -lm -pthread
+
+$(BUILD)/kernels/%.cuda: spec/kernels/%.cu spec/kernels/harness.h kernels/gpu.h
+	@mkdir -p $(@D)
+	@echo "NVCC $<"
+	@$(NVCC) $(filter-out -Xptxas -v$(comma)-warn-spills,$(NVCC_FLAGS)) -cudart static -o $@ $< -lcublasLt \
+		-Xlinker -rpath,$(NVCC:%/bin/nvcc=%/lib64)
+
 # The assembler's words about registers and spills, and the PTX, are kept: spec/kernels/ptx.lua reads them.
 $(BUILD)/obj/kernels/%.cuda.o: kernels/%.cu
 	@test -n "$(NVCC)" || { echo "no nvcc in CUDA_HOME, /usr/local/cuda or PATH" >&2; exit 1; }

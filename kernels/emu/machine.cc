@@ -141,7 +141,7 @@ PXR_EMU_UNCHECKED int block_barrier(int add, Site site)
 {
     Fiber *self = machine.current;
     Block *block = self->block;
-    order_release(&block->order);
+    order_release(&block->order[0]);
     if (block->at_barrier && !(block->barrier == site))
         fault(site, "threads of one block wait at different barriers, the other at line %d", block->barrier.line);
     block->barrier = site;
@@ -153,7 +153,7 @@ PXR_EMU_UNCHECKED int block_barrier(int add, Site site)
         self->site = site;
         run_others();
     }
-    order_acquire(&block->order);
+    order_acquire(&block->order[0]);
     return block->barrier_result;
 }
 
@@ -190,7 +190,8 @@ PXR_EMU_UNCHECKED void meet(unsigned mask, Collective collective, void *argument
     r->arrived |= 1u << self->lane;
     r->arguments[self->lane] = argument;
     r->lanes[self->lane] = self;
-    if (!collective) order_release(&warp->order); /* shuffles and matrix products order no memory */
+    int64_t *order = &self->block->order[1 + self->warp];
+    if (!collective) order_release(order); /* shuffles and matrix products order no memory */
     if (r->arrived == mask) {
         r->arrived = 0;
         if (collective) collective(mask, r->arguments);
@@ -201,7 +202,7 @@ PXR_EMU_UNCHECKED void meet(unsigned mask, Collective collective, void *argument
         self->site = site;
         run_others();
     }
-    if (!collective) order_acquire(&warp->order);
+    if (!collective) order_acquire(order);
 }
 
 PXR_EMU_UNCHECKED void poll(Site site)
@@ -294,7 +295,7 @@ static bool prepare_block(size_t number, size_t set_number)
         block->warps[f->warp].live |= 1u << f->lane;
     }
     make_ring(set, count, number);
-    return begin_shared_memory(set_number, machine.dynamic_bytes, &machine.dynamic_shared);
+    return begin_shared_memory(set_number, machine.dynamic_bytes, &machine.dynamic_shared, &block->order);
 }
 
 /* Runs block `number` of the grid as the launch's `turn`-th. */

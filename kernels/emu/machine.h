@@ -84,7 +84,6 @@ struct Rendezvous {
 struct Warp {
     unsigned live;            /* lanes that have not returned */
     Rendezvous rendezvous[4]; /* of disjoint masks, after the warp has diverged */
-    char order;               /* an address for ThreadSanitizer's happens-before */
 };
 
 struct Block {
@@ -93,7 +92,8 @@ struct Block {
     int barrier_sum, barrier_result; /* of __syncthreads_count */
     Site barrier;
     Warp warps[MAX_THREADS / WARP];
-    char order;
+    /* Addresses for ThreadSanitizer's happens-before: the block's, then each warp's. */
+    int64_t *order;
 };
 
 struct Machine {

@@ -19,12 +19,13 @@ namespace
 
 constexpr size_t ALIGNMENT = 128, RED_ZONE = 128, MAX_ARRAYS = 32;
 constexpr size_t STATIC_BYTES = STATIC_SHARED_LIMIT + MAX_ARRAYS * (ALIGNMENT + RED_ZONE);
-constexpr size_t BYTES = STATIC_BYTES + DYNAMIC_SHARED_LIMIT + RED_ZONE;
+constexpr size_t ORDER_BYTES = (1 + MAX_THREADS / WARP) * sizeof(int64_t);
+constexpr size_t BYTES = STATIC_BYTES + DYNAMIC_SHARED_LIMIT + RED_ZONE + ORDER_BYTES;
 
 unsigned char *pages[2];
 
 struct {
-    unsigned char *memory;        /* BYTES: static arrays, then the dynamic part */
+    unsigned char *memory;        /* BYTES: static arrays, the dynamic part, addresses of order */
     size_t used, arrays, counted; /* of the static arrays: bytes with gaps, number, bytes without gaps */
     struct {
         const void *id;
@@ -34,18 +35,22 @@ struct {
 
 } /* namespace */
 
-bool begin_shared_memory(size_t set, size_t dynamic_bytes, unsigned char **dynamic)
+bool begin_shared_memory(size_t set, size_t dynamic_bytes, unsigned char **dynamic, int64_t **order)
 {
-    if (!pages[set] || UNDER_TSAN) {
-        const int fixed = pages[set] ? MAP_FIXED : 0;
-        void *fresh = mmap(pages[set], BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | fixed, -1, 0);
+    if (pages[set] && UNDER_TSAN) {
+        munmap(pages[set], BYTES);
+        pages[set] = nullptr;
+    }
+    if (!pages[set]) {
+        void *fresh = mmap(nullptr, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (fresh == MAP_FAILED) return false;
         pages[set] = (unsigned char *)fresh;
     }
     shared.memory = pages[set];
     shared.used = shared.arrays = shared.counted = 0;
     *dynamic = shared.memory + STATIC_BYTES;
-    forbid(shared.memory, BYTES);
+    *order = (int64_t *)(shared.memory + BYTES - ORDER_BYTES);
+    forbid(shared.memory, BYTES - ORDER_BYTES);
     permit(*dynamic, dynamic_bytes);
     memset(*dynamic, 0xff, dynamic_bytes);
     return true;
