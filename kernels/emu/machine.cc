@@ -166,8 +166,6 @@ PXR_EMU_UNCHECKED static Rendezvous *find_rendezvous(Warp *warp, unsigned mask, 
             if (!free_one) free_one = &r;
         } else if (r.mask == mask) {
             return &r;
-        } else if (r.mask & mask) {
-            fault(site, "lanes of one warp meet under masks that overlap, %08x and %08x", r.mask, mask);
         }
     }
     if (!free_one) fault(site, "a warp has diverged into too many collectives");

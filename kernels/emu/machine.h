@@ -83,7 +83,7 @@ struct Rendezvous {
 
 struct Warp {
     unsigned live;            /* lanes that have not returned */
-    Rendezvous rendezvous[4]; /* of disjoint masks, after the warp has diverged */
+    Rendezvous rendezvous[4]; /* of different masks, after the warp has diverged */
 };
 
 struct Block {

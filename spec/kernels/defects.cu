@@ -181,7 +181,8 @@ template <bool PLANTED> static bool host_of_host_pointer_in_kernel(Buffer<float>
 template <bool PLANTED> static bool host_of_device_pointer_on_host(Buffer<float> &out)
 {
     const bool fine = done(GPU_LAUNCH(fill_descending, 1, THREADS, 0, nullptr, out.data));
-    return fine && (!PLANTED || ((volatile float *)out.data)[1] == (float)(THREADS - 2)); /* does not come to the test */
+    return fine &&
+           (!PLANTED || ((volatile float *)out.data)[1] == (float)(THREADS - 2)); /* does not come to the test */
 }
 
 template <bool PLANTED> static bool host_of_too_much_shared_memory(Buffer<float> &out)
@@ -191,7 +192,7 @@ template <bool PLANTED> static bool host_of_too_much_shared_memory(Buffer<float>
 
 #define DEFECT(name)                                                                                                   \
     {                                                                                                                  \
-        #name, host_of_##name<true>, host_of_##name<false>                                                             \
+#name, host_of_##name < true>, host_of_##name < false>                                                         \
     }
 static const struct {
     const char *name;
