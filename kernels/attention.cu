@@ -15,6 +15,7 @@ enum {
     LANES = 8,    /* threads of a query row: neighbours in a warp */
     ATTENTION_THREADS = QUERIES * LANES,
     HEAD_DIM_MAX = 160,
+    PARTS = HEAD_DIM_MAX / LANES, /* dims of a row that a thread computes, LANES apart */
     ROW = HEAD_DIM_MAX + 1 /* of a tile in shared memory: odd, so that rows begin in different banks */
 };
 
@@ -30,12 +31,14 @@ GPU_DEV float lanes_sum(float value)
     return value;
 }
 
-/* `count` rows of head_dim elements, `stride` apart, into a tile of `rows` rows; the rest are zeros. */
+/* `count` rows of head_dim elements, `stride` apart, into a tile of `rows` rows; the rest are zeros, as are the dims up
+ * to the next multiple of LANES. */
 GPU_DEV void load_tile(float *tile, const float *from, int64_t stride, int count, int rows, int head_dim)
 {
-    for (int i = (int)threadIdx.x; i < rows * head_dim; i += ATTENTION_THREADS) {
-        const int row = i / head_dim, d = i % head_dim;
-        tile[row * ROW + d] = row < count ? from[row * stride + d] : 0.0f;
+    const int width = (head_dim + LANES - 1) / LANES * LANES;
+    for (int i = (int)threadIdx.x; i < rows * width; i += ATTENTION_THREADS) {
+        const int row = i / width, d = i % width;
+        tile[row * ROW + d] = row < count && d < head_dim ? from[row * stride + d] : 0.0f;
     }
 }
 
@@ -60,17 +63,21 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     const int hidden = segment.key_count - segment.query_count; /* with `causal`, query i sees hidden + i + 1 keys */
     const int visible = job.causal ? hidden + query0 + row + 1 : segment.key_count; /* by this row */
     const int end = job.causal ? hidden + query0 + count : segment.key_count;      /* by the block's last row */
-    float sum = 0.0f, largest = -INFINITY, mixed[HEAD_DIM_MAX / LANES] = {};
+    float sum = 0.0f, largest = -INFINITY, mixed[PARTS] = {};
     for (int key0 = 0; key0 < end; key0 += KEYS) {
         const int keys = segment.key_count - key0 < KEYS ? segment.key_count - key0 : KEYS;
         load_tile(tile, k + key0 * job.k_stride, job.k_stride, keys, KEYS, head_dim);
         __syncthreads();
-        float score[KEYS / LANES], tile_largest = largest;
+        float score[KEYS / LANES] = {}, tile_largest = largest;
+        for (int d = 0; d < head_dim; d++) {
+            const float query = queries[row * ROW + d];
+#pragma unroll
+            for (int j = 0; j < KEYS / LANES; j++) score[j] += query * tile[(lane + j * LANES) * ROW + d];
+        }
+#pragma unroll
         for (int j = 0; j < KEYS / LANES; j++) {
             const int key = lane + j * LANES;
-            float dot = 0.0f;
-            for (int d = 0; d < head_dim; d++) dot += queries[row * ROW + d] * tile[key * ROW + d];
-            score[j] = key0 + key < visible && key < keys ? dot * job.scale : -INFINITY;
+            score[j] = key0 + key < visible && key < keys ? score[j] * job.scale : -INFINITY;
             tile_largest = fmaxf(tile_largest, score[j]);
         }
         tile_largest = lanes_max(tile_largest);
@@ -87,19 +94,19 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         load_tile(tile, v + key0 * job.v_stride, job.v_stride, keys, KEYS, head_dim);
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < HEAD_DIM_MAX / LANES; i++) {
-            const int d = lane + i * LANES;
-            if (d >= head_dim) break;
-            float total = mixed[i] * shrink;
-            for (int key = 0; key < KEYS; key++) total += weights[row][key] * tile[key * ROW + d];
-            mixed[i] = total;
+        for (int i = 0; i < PARTS; i++) mixed[i] *= shrink;
+        for (int key = 0; key < keys; key++) {
+            const float weight = weights[row][key];
+#pragma unroll
+            for (int i = 0; i < PARTS; i++)
+                if (i * LANES < head_dim) mixed[i] += weight * tile[key * ROW + lane + i * LANES];
         }
         __syncthreads();
     }
     if (row >= count) return;
     float *out = job.out + (first + row) * job.out_stride + head * job.out_head_stride;
 #pragma unroll
-    for (int i = 0; i < HEAD_DIM_MAX / LANES; i++)
+    for (int i = 0; i < PARTS; i++)
         if (lane + i * LANES < head_dim) out[lane + i * LANES] = mixed[i] / sum;
 }
 

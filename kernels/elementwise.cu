@@ -5,16 +5,18 @@
 
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) copy_elements(pxr_gpu_walk walk)
 {
-    int64_t index = walk_index(), at[2];
-    if (index >= walk.count) return;
-    walk_offsets(walk, index, at);
-    const pxr_gpu_operand &out = walk.operand[0], &x = walk.operand[1];
-    if (out.type == x.type)
-        move_element(out.data, at[0], x.data, at[1], out.type);
-    else if (is_float_type(x.type))
-        store_float(out.data, out.type, at[0], load_float(x.data, x.type, at[1]));
-    else
-        store_integer(out.data, out.type, at[0], load_integer(x.data, x.type, at[1]));
+    PXR_GPU_WALK(walk, index)
+    {
+        int64_t at[2];
+        walk_offsets(walk, index, at);
+        const pxr_gpu_operand &out = walk.operand[0], &x = walk.operand[1];
+        if (out.type == x.type)
+            move_element(out.data, at[0], x.data, at[1], out.type);
+        else if (is_float_type(x.type))
+            store_float(out.data, out.type, at[0], load_float(x.data, x.type, at[1]));
+        else
+            store_integer(out.data, out.type, at[0], load_integer(x.data, x.type, at[1]));
+    }
 }
 
 pxr_status pxr_gpu_copy(pxr_device *device, const pxr_copy_args *args, pxr_error *error)
@@ -42,14 +44,16 @@ pxr_status pxr_gpu_copy(pxr_device *device, const pxr_copy_args *args, pxr_error
 
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) fill_elements(pxr_gpu_walk walk, float value, int64_t integer)
 {
-    int64_t index = walk_index(), at[1];
-    if (index >= walk.count) return;
-    walk_offsets(walk, index, at);
-    const pxr_gpu_operand &out = walk.operand[0];
-    if (is_float_type(out.type))
-        store_float(out.data, out.type, at[0], value);
-    else
-        store_integer(out.data, out.type, at[0], integer);
+    PXR_GPU_WALK(walk, index)
+    {
+        int64_t at[1];
+        walk_offsets(walk, index, at);
+        const pxr_gpu_operand &out = walk.operand[0];
+        if (is_float_type(out.type))
+            store_float(out.data, out.type, at[0], value);
+        else
+            store_integer(out.data, out.type, at[0], integer);
+    }
 }
 
 pxr_status pxr_gpu_fill(pxr_device *device, const pxr_fill_args *args, pxr_error *error)
@@ -70,14 +74,16 @@ struct progression {
 
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) sequence_elements(pxr_gpu_walk walk, progression p)
 {
-    int64_t index = walk_index(), at[1];
-    if (index >= walk.count) return;
-    walk_offsets(walk, index, at);
-    const pxr_gpu_operand &out = walk.operand[0];
-    if (is_float_type(out.type))
-        store_float(out.data, out.type, at[0], (float)(p.start + (double)index * p.step));
-    else
-        store_integer(out.data, out.type, at[0], (int64_t)(p.integer_start + (uint64_t)index * p.integer_step));
+    PXR_GPU_WALK(walk, index)
+    {
+        int64_t at[1];
+        walk_offsets(walk, index, at);
+        const pxr_gpu_operand &out = walk.operand[0];
+        if (is_float_type(out.type))
+            store_float(out.data, out.type, at[0], (float)(p.start + (double)index * p.step));
+        else
+            store_integer(out.data, out.type, at[0], (int64_t)(p.integer_start + (uint64_t)index * p.integer_step));
+    }
 }
 
 pxr_status pxr_gpu_sequence(pxr_device *device, const pxr_sequence_args *args, pxr_error *error)
@@ -139,22 +145,24 @@ GPU_DEV int64_t unary_integer(pxr_unary_kind kind, int64_t x)
 
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) unary_elements(pxr_gpu_walk walk, pxr_unary_kind kind)
 {
-    int64_t index = walk_index(), at[2];
-    if (index >= walk.count) return;
-    walk_offsets(walk, index, at);
-    const pxr_gpu_operand &out = walk.operand[0], &x = walk.operand[1];
-    if (is_float_type(x.type)) {
-        const float value = load_float(x.data, x.type, at[1]);
-        if (kind == PXR_UNARY_NOT)
-            reinterpret_cast<uint8_t *>(out.data)[at[0]] = value == 0.0f;
-        else
-            store_float(out.data, out.type, at[0], unary_float(kind, value));
-    } else {
-        const int64_t value = load_integer(x.data, x.type, at[1]);
-        if (kind == PXR_UNARY_NOT)
-            reinterpret_cast<uint8_t *>(out.data)[at[0]] = value == 0;
-        else
-            store_integer(out.data, out.type, at[0], unary_integer(kind, value));
+    PXR_GPU_WALK(walk, index)
+    {
+        int64_t at[2];
+        walk_offsets(walk, index, at);
+        const pxr_gpu_operand &out = walk.operand[0], &x = walk.operand[1];
+        if (is_float_type(x.type)) {
+            const float value = load_float(x.data, x.type, at[1]);
+            if (kind == PXR_UNARY_NOT)
+                reinterpret_cast<uint8_t *>(out.data)[at[0]] = value == 0.0f;
+            else
+                store_float(out.data, out.type, at[0], unary_float(kind, value));
+        } else {
+            const int64_t value = load_integer(x.data, x.type, at[1]);
+            if (kind == PXR_UNARY_NOT)
+                reinterpret_cast<uint8_t *>(out.data)[at[0]] = value == 0;
+            else
+                store_integer(out.data, out.type, at[0], unary_integer(kind, value));
+        }
     }
 }
 
@@ -258,23 +266,25 @@ template <class Number> GPU_DEV bool compare(pxr_binary_kind kind, Number a, Num
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS)
     binary_elements(pxr_gpu_walk walk, pxr_binary_kind kind, int *zero_divisor)
 {
-    int64_t index = walk_index(), at[3];
-    if (index >= walk.count) return;
-    walk_offsets(walk, index, at);
-    const pxr_gpu_operand &out = walk.operand[0], &a = walk.operand[1], &b = walk.operand[2];
-    if (is_float_type(a.type)) {
-        const float left = load_float(a.data, a.type, at[1]), right = load_float(b.data, b.type, at[2]);
-        if (kind >= PXR_BINARY_LT)
-            reinterpret_cast<uint8_t *>(out.data)[at[0]] = compare(kind, left, right);
-        else
-            store_float(out.data, out.type, at[0], binary_float(kind, left, right));
-    } else {
-        const int64_t left = load_integer(a.data, a.type, at[1]), right = load_integer(b.data, b.type, at[2]);
-        if (zero_divisor && right == 0) atomicOr(zero_divisor, 1);
-        if (kind >= PXR_BINARY_LT)
-            reinterpret_cast<uint8_t *>(out.data)[at[0]] = compare(kind, left, right);
-        else
-            store_integer(out.data, out.type, at[0], binary_integer(kind, left, right));
+    PXR_GPU_WALK(walk, index)
+    {
+        int64_t at[3];
+        walk_offsets(walk, index, at);
+        const pxr_gpu_operand &out = walk.operand[0], &a = walk.operand[1], &b = walk.operand[2];
+        if (is_float_type(a.type)) {
+            const float left = load_float(a.data, a.type, at[1]), right = load_float(b.data, b.type, at[2]);
+            if (kind >= PXR_BINARY_LT)
+                reinterpret_cast<uint8_t *>(out.data)[at[0]] = compare(kind, left, right);
+            else
+                store_float(out.data, out.type, at[0], binary_float(kind, left, right));
+        } else {
+            const int64_t left = load_integer(a.data, a.type, at[1]), right = load_integer(b.data, b.type, at[2]);
+            if (zero_divisor && right == 0) atomicOr(zero_divisor, 1);
+            if (kind >= PXR_BINARY_LT)
+                reinterpret_cast<uint8_t *>(out.data)[at[0]] = compare(kind, left, right);
+            else
+                store_integer(out.data, out.type, at[0], binary_integer(kind, left, right));
+        }
     }
 }
 
@@ -307,12 +317,14 @@ pxr_status pxr_gpu_binary(pxr_device *device, const pxr_binary_args *args, pxr_e
 
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) where_elements(pxr_gpu_walk walk)
 {
-    int64_t index = walk_index(), at[4];
-    if (index >= walk.count) return;
-    walk_offsets(walk, index, at);
-    const int choice = reinterpret_cast<const uint8_t *>(walk.operand[1].data)[at[1]] ? 2 : 3;
-    move_element(walk.operand[0].data, at[0], walk.operand[choice].data, choice == 2 ? at[2] : at[3],
-                 walk.operand[0].type);
+    PXR_GPU_WALK(walk, index)
+    {
+        int64_t at[4];
+        walk_offsets(walk, index, at);
+        const int choice = reinterpret_cast<const uint8_t *>(walk.operand[1].data)[at[1]] ? 2 : 3;
+        move_element(walk.operand[0].data, at[0], walk.operand[choice].data, choice == 2 ? at[2] : at[3],
+                     walk.operand[0].type);
+    }
 }
 
 pxr_status pxr_gpu_where(pxr_device *device, const pxr_where_args *args, pxr_error *error)

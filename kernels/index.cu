@@ -11,17 +11,18 @@ struct gathering {
 
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) gather_elements(gathering op)
 {
-    const int64_t index = walk_index();
-    int64_t at[3];
-    if (index >= op.walk.count) return;
-    walk_offsets(op.walk, index, at);
-    const int64_t which = reinterpret_cast<const int64_t *>(op.walk.operand[1].data)[at[1]];
-    if (which >= 0 && which < op.limit) {
-        move_element(op.walk.operand[0].data, at[0], op.walk.operand[2].data, at[2] + which * op.stride,
-                     op.walk.operand[0].type);
-    } else {
-        const int64_t place = op.listed ? index / op.inner % op.listed : index;
-        atomicMin(reinterpret_cast<long long *>(op.wrong), (long long)place);
+    PXR_GPU_WALK(op.walk, index)
+    {
+        int64_t at[3];
+        walk_offsets(op.walk, index, at);
+        const int64_t which = reinterpret_cast<const int64_t *>(op.walk.operand[1].data)[at[1]];
+        if (which >= 0 && which < op.limit) {
+            move_element(op.walk.operand[0].data, at[0], op.walk.operand[2].data, at[2] + which * op.stride,
+                         op.walk.operand[0].type);
+        } else {
+            const int64_t place = op.listed ? index / op.inner % op.listed : index;
+            atomicMin(reinterpret_cast<long long *>(op.wrong), (long long)place);
+        }
     }
 }
 

@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(VECTOR_THREADS) linear_vector(pxr_gpu_linear_j
     const int thread = (int)threadIdx.x, warp = thread / 32, lane = thread % 32;
     const int column0 = (int)blockIdx.x * COLUMNS;
     const Weight *weight = static_cast<const Weight *>(job.weight);
-    float sum[COLUMNS][ROWS] = {};
+    float sum[COLUMNS * ROWS] = {};
     for (int k = thread * COUNT; k < job.depth; k += VECTOR_THREADS * COUNT) {
         piece<Weight> w[COLUMNS];
 #pragma unroll
@@ -70,17 +70,13 @@ __global__ void __launch_bounds__(VECTOR_THREADS) linear_vector(pxr_gpu_linear_j
             for (int i = 0; i < COUNT; i++) {
                 const float value = x[i];
 #pragma unroll
-                for (int c = 0; c < COLUMNS; c++) sum[c][r] += w[c].value[i] * value;
+                for (int c = 0; c < COLUMNS; c++) sum[c * ROWS + r] += w[c].value[i] * value;
             }
         }
     }
-#pragma unroll
-    for (int c = 0; c < COLUMNS; c++)
-#pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            const float total = warp_sum(sum[c][r]);
-            if (lane == 0) partial[(warp * COLUMNS + c) * ROWS + r] = total;
-        }
+    const float of_warp = warp_sums(sum);
+    enum { LANES_OF_A_SUM = 32 / (COLUMNS * ROWS) };
+    if (lane % LANES_OF_A_SUM == 0) partial[warp * COLUMNS * ROWS + lane / LANES_OF_A_SUM] = of_warp;
     __syncthreads();
     if (thread >= COLUMNS * ROWS) return;
     const int column = column0 + thread / ROWS, row = thread % ROWS;

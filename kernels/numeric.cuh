@@ -49,6 +49,26 @@ GPU_DEV float warp_max(float value)
     return value;
 }
 
+/* The sums over the warp of N values (a power of two up to 32) at once: lane l gets that of value l * N / 32, in the
+ * order of warp_sum. */
+template <int N> GPU_DEV float warp_sums(float (&value)[N])
+{
+    const int lane = (int)threadIdx.x % 32;
+    int offset = 16;
+#pragma unroll
+    for (int count = N; count > 1; count /= 2, offset /= 2) {
+        const bool upper = lane & offset;
+#pragma unroll
+        for (int i = 0; i < count / 2; i++) {
+            const float kept = upper ? value[i + count / 2] : value[i];
+            const float given = upper ? value[i] : value[i + count / 2];
+            value[i] = kept + __shfl_xor_sync(~0u, given, offset);
+        }
+    }
+    for (; offset > 0; offset /= 2) value[0] += __shfl_xor_sync(~0u, value[0], offset);
+    return value[0];
+}
+
 GPU_DEV float block_sum(float value, float *partial)
 {
     const int warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;

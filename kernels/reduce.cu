@@ -100,14 +100,16 @@ GPU_DEV const void *lane_begin(const pxr_gpu_operand &x, int64_t offset)
 
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) reduce_short_lanes(reduction op)
 {
-    int64_t lane = walk_index(), at[2];
-    if (lane >= op.walk.count) return;
-    walk_offsets(op.walk, lane, at);
-    const bool is_float = is_float_type(op.walk.operand[1].type);
-    const void *x = lane_begin(op.walk.operand[1], at[1]);
-    reduced result = nothing_of(op.kind);
-    for (int64_t i = 0; i < op.length; i++) result = combine(op.kind, is_float, result, element_of(op, x, i));
-    store_reduced(op, at[0], result);
+    PXR_GPU_WALK(op.walk, lane)
+    {
+        int64_t at[2];
+        walk_offsets(op.walk, lane, at);
+        const bool is_float = is_float_type(op.walk.operand[1].type);
+        const void *x = lane_begin(op.walk.operand[1], at[1]);
+        reduced result = nothing_of(op.kind);
+        for (int64_t i = 0; i < op.length; i++) result = combine(op.kind, is_float, result, element_of(op, x, i));
+        store_reduced(op, at[0], result);
+    }
 }
 
 __global__ void __launch_bounds__(REDUCE_THREADS) reduce_long_lanes(reduction op)

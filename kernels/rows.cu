@@ -2,7 +2,24 @@
 #include "device.h"
 #include "numeric.cuh"
 
-enum { ROW_THREADS = 256 };
+enum { ROW_THREADS = 256, ELEMENTS_OF_A_THREAD = 4 };
+
+/* Threads for a row of `width` elements: whole warps. */
+static unsigned row_threads(int64_t width)
+{
+    const int64_t warps = pxr_gpu_blocks(width, 32 * ELEMENTS_OF_A_THREAD);
+    return warps * 32 < ROW_THREADS ? (unsigned)warps * 32 : (unsigned)ROW_THREADS;
+}
+
+/* Blocks for `count` elements, of which each thread takes ELEMENTS_OF_A_THREAD, a block apart. */
+static unsigned element_blocks(int64_t count)
+{
+    return (unsigned)pxr_gpu_blocks(count, ROW_THREADS * ELEMENTS_OF_A_THREAD);
+}
+
+#define FOR_ELEMENTS(at, count)                                                                                        \
+    for (int64_t at = (int64_t)blockIdx.x * ROW_THREADS * ELEMENTS_OF_A_THREAD + threadIdx.x, passes = 0;              \
+         passes < ELEMENTS_OF_A_THREAD && at < (count); at += ROW_THREADS, passes++)
 
 /* ---- norms ----------------------------------------------------------------------------------------------------- */
 
@@ -24,11 +41,11 @@ __global__ void __launch_bounds__(ROW_THREADS) layer_norm_rows(norm_job job)
     const float *x = job.x + (int64_t)blockIdx.x * job.x_stride;
     float *out = job.out + (int64_t)blockIdx.x * job.out_stride;
     float sum = 0.0f, squares = 0.0f;
-    for (int i = (int)threadIdx.x; i < job.width; i += ROW_THREADS) sum += x[i];
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) sum += x[i];
     const float mean = block_sum(sum, partial) / (float)job.width;
-    for (int i = (int)threadIdx.x; i < job.width; i += ROW_THREADS) squares += (x[i] - mean) * (x[i] - mean);
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) squares += (x[i] - mean) * (x[i] - mean);
     const float scale = 1.0f / sqrtf(block_sum(squares, partial) / (float)job.width + job.epsilon);
-    for (int i = (int)threadIdx.x; i < job.width; i += ROW_THREADS)
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x)
         out[i] = (x[i] - mean) * scale * load_float(job.weight, job.weight_type, i) +
                  load_float(job.bias, job.bias_type, i);
 }
@@ -39,9 +56,9 @@ __global__ void __launch_bounds__(ROW_THREADS) rms_norm_rows(norm_job job)
     const float *x = job.x + (int64_t)blockIdx.x * job.x_stride;
     float *out = job.out + (int64_t)blockIdx.x * job.out_stride;
     float squares = 0.0f;
-    for (int i = (int)threadIdx.x; i < job.width; i += ROW_THREADS) squares += x[i] * x[i];
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) squares += x[i] * x[i];
     const float scale = 1.0f / sqrtf(block_sum(squares, partial) / (float)job.width + job.epsilon);
-    for (int i = (int)threadIdx.x; i < job.width; i += ROW_THREADS)
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x)
         out[i] = x[i] * scale * load_float(job.weight, job.weight_type, i);
 }
 
@@ -67,8 +84,8 @@ pxr_status pxr_gpu_layer_norm(pxr_device *device, const pxr_layer_norm_args *arg
     if (pxr_tensor_count(args->x) == 0) return PXR_OK;
     const norm_job job = norm_of(args->out, args->x, args->weight, args->bias, args->epsilon);
     return pxr_gpu_launched(device, "layer_norm",
-                        GPU_LAUNCH(layer_norm_rows, (unsigned)args->x->size[0], ROW_THREADS, 0, pxr_gpu_of(device)->stream,
-                                   job),
+                        GPU_LAUNCH(layer_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
+                                   pxr_gpu_of(device)->stream, job),
                         error);
 }
 
@@ -77,8 +94,8 @@ pxr_status pxr_gpu_rms_norm(pxr_device *device, const pxr_rms_norm_args *args, p
     if (pxr_tensor_count(args->x) == 0) return PXR_OK;
     const norm_job job = norm_of(args->out, args->x, args->weight, NULL, args->epsilon);
     return pxr_gpu_launched(device, "rms_norm",
-                        GPU_LAUNCH(rms_norm_rows, (unsigned)args->x->size[0], ROW_THREADS, 0, pxr_gpu_of(device)->stream,
-                                   job),
+                        GPU_LAUNCH(rms_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
+                                   pxr_gpu_of(device)->stream, job),
                         error);
 }
 
@@ -94,15 +111,16 @@ struct rope_job {
 /* One thread a pair (x[i], x[i+half]). */
 __global__ void __launch_bounds__(ROW_THREADS) rope_pairs(rope_job job)
 {
-    const int64_t at = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    if (at >= job.count) return;
-    const int i = (int)(at % job.half), head = (int)(at / job.half % job.heads);
-    const int64_t row = at / job.half / job.heads;
-    float *x = job.x + row * job.stride + head * job.head_stride;
-    const float c = job.cos[row * job.cos_stride + i], s = job.sin[row * job.sin_stride + i];
-    const float a = x[i], b = x[i + job.half];
-    x[i] = a * c - b * s;
-    x[i + job.half] = b * c + a * s;
+    FOR_ELEMENTS(at, job.count)
+    {
+        const int i = (int)(at % job.half), head = (int)(at / job.half % job.heads);
+        const int64_t row = at / job.half / job.heads;
+        float *x = job.x + row * job.stride + head * job.head_stride;
+        const float c = job.cos[row * job.cos_stride + i], s = job.sin[row * job.sin_stride + i];
+        const float a = x[i], b = x[i + job.half];
+        x[i] = a * c - b * s;
+        x[i + job.half] = b * c + a * s;
+    }
 }
 
 pxr_status pxr_gpu_rope(pxr_device *device, const pxr_rope_args *args, pxr_error *error)
@@ -120,7 +138,7 @@ pxr_status pxr_gpu_rope(pxr_device *device, const pxr_rope_args *args, pxr_error
     job.heads = (int)out->size[1];
     job.half = (int)out->size[2] / 2;
     if (job.count == 0) return PXR_OK;
-    const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, ROW_THREADS);
+    const unsigned blocks = element_blocks(job.count);
     return pxr_gpu_launched(device, "rope", GPU_LAUNCH(rope_pairs, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job),
                         error);
 }
@@ -135,11 +153,12 @@ struct silu_mul_job {
 
 __global__ void __launch_bounds__(ROW_THREADS) silu_mul_elements(silu_mul_job job)
 {
-    const int64_t at = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    if (at >= job.count) return;
-    const int64_t row = at / job.width, i = at % job.width;
-    const float gate = job.gate[row * job.gate_stride + i];
-    job.out[row * job.out_stride + i] = gate * sigmoid(gate) * job.up[row * job.up_stride + i];
+    FOR_ELEMENTS(at, job.count)
+    {
+        const int64_t row = at / job.width, i = at % job.width;
+        const float gate = job.gate[row * job.gate_stride + i];
+        job.out[row * job.out_stride + i] = gate * sigmoid(gate) * job.up[row * job.up_stride + i];
+    }
 }
 
 pxr_status pxr_gpu_silu_mul(pxr_device *device, const pxr_silu_mul_args *args, pxr_error *error)
@@ -154,7 +173,7 @@ pxr_status pxr_gpu_silu_mul(pxr_device *device, const pxr_silu_mul_args *args, p
     job.width = args->out->size[1];
     job.count = pxr_tensor_count(args->out);
     if (job.count == 0) return PXR_OK;
-    const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, ROW_THREADS);
+    const unsigned blocks = element_blocks(job.count);
     return pxr_gpu_launched(device, "silu_mul",
                         GPU_LAUNCH(silu_mul_elements, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job), error);
 }
@@ -172,12 +191,13 @@ struct embedding_job {
 /* An id that is in no row gives NaN, which sampling reports: asking the device here would stop the stream. */
 __global__ void __launch_bounds__(ROW_THREADS) embedding_elements(embedding_job job)
 {
-    const int64_t at = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    if (at >= job.count) return;
-    const int64_t row = at / job.width, i = at % job.width, id = job.ids[row];
-    const bool is_there = id >= 0 && id < job.rows;
-    job.out[row * job.out_stride + i] =
-        is_there ? load_float(job.table, job.table_type, id * job.table_stride + i) : NAN;
+    FOR_ELEMENTS(at, job.count)
+    {
+        const int64_t row = at / job.width, i = at % job.width, id = job.ids[row];
+        const bool is_there = id >= 0 && id < job.rows;
+        job.out[row * job.out_stride + i] =
+            is_there ? load_float(job.table, job.table_type, id * job.table_stride + i) : NAN;
+    }
 }
 
 pxr_status pxr_gpu_embedding(pxr_device *device, const pxr_embedding_args *args, pxr_error *error)
@@ -193,7 +213,7 @@ pxr_status pxr_gpu_embedding(pxr_device *device, const pxr_embedding_args *args,
     job.count = pxr_tensor_count(args->out);
     job.table_type = args->table->dtype;
     if (job.count == 0) return PXR_OK;
-    const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, ROW_THREADS);
+    const unsigned blocks = element_blocks(job.count);
     return pxr_gpu_launched(device, "embedding",
                         GPU_LAUNCH(embedding_elements, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job), error);
 }

@@ -1,4 +1,5 @@
-/* Walking several strided tensors together, element by element: one thread an element, in row-major order.
+/* Walking several strided tensors together, element by element: a thread takes some of the elements,
+ * numbered in row-major order.
  *
  * Elements are computed in one of two types, float32 for the float types and int64 for the integer types, as on the
  * CPU (csrc/cpu/elements.h), and converted where they are loaded and stored.
@@ -9,7 +10,11 @@
 #include "device.h"
 #include "numeric.cuh"
 
-enum { PXR_GPU_WALK_OPERANDS = 4, PXR_GPU_WALK_THREADS = 256 };
+enum {
+    PXR_GPU_WALK_OPERANDS = 4,
+    PXR_GPU_WALK_THREADS = 256,
+    PXR_GPU_WALK_EACH = 4 /* elements of a thread, a block apart */
+};
 
 struct pxr_gpu_operand {
     char *data;
@@ -32,14 +37,23 @@ pxr_tensor pxr_gpu_lanes(const pxr_tensor *tensor, int dim);
 
 static inline unsigned pxr_gpu_walk_blocks(const pxr_gpu_walk *walk)
 {
-    return (unsigned)pxr_gpu_blocks(walk->count, PXR_GPU_WALK_THREADS);
+    return (unsigned)pxr_gpu_blocks(walk->count, PXR_GPU_WALK_THREADS * PXR_GPU_WALK_EACH);
 }
 
-/* The number of this thread's element; count or more: none. */
-GPU_DEV int64_t walk_index()
+/* The numbers of this thread's elements: first, first + PXR_GPU_WALK_THREADS, ... below the end. */
+GPU_DEV int64_t walk_first()
 {
-    return (int64_t)blockIdx.x * PXR_GPU_WALK_THREADS + threadIdx.x;
+    return (int64_t)blockIdx.x * PXR_GPU_WALK_THREADS * PXR_GPU_WALK_EACH + threadIdx.x;
 }
+
+GPU_DEV int64_t walk_end(const pxr_gpu_walk &walk)
+{
+    const int64_t end = ((int64_t)blockIdx.x + 1) * PXR_GPU_WALK_THREADS * PXR_GPU_WALK_EACH;
+    return end < walk.count ? end : walk.count;
+}
+
+#define PXR_GPU_WALK(walk, index)                                                                                      \
+    for (int64_t index = walk_first(), end_ = walk_end(walk); index < end_; index += PXR_GPU_WALK_THREADS)
 
 /* Where the first N operands' elements number `index` lie, in elements from `data`. */
 template <int N> GPU_DEV void walk_offsets(const pxr_gpu_walk &walk, int64_t index, int64_t (&offset)[N])
