@@ -182,8 +182,9 @@ check-long: ## the same with every test in every lane
 	@.ci/deps build test check
 	@$(run_lua) spec/check.lua long
 
-parity: all ## compare with golden tensors (GOLDEN=dir DEVICE=name CASE=name)
-	@$(run_lua) spec/parity/run.lua $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(DEVICE),--device $(DEVICE)) $(if $(CASE),--case $(CASE))
+parity: all ## compare with golden tensors (GOLDEN=dir DEVICE=name COMPUTE=f32|bf16 CASE=name)
+	@$(run_lua) spec/parity/run.lua $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(DEVICE),--device $(DEVICE)) \
+		$(if $(COMPUTE),--compute $(COMPUTE)) $(if $(CASE),--case $(CASE))
 
 # The small models are asked about scenes that nobody has seen; another SEED draws others.
 accuracy: all ## count right answers of small models on fresh scenes (SEED=n MODELS="dir dir")

@@ -113,6 +113,13 @@ static void trim(pxr_gpu *gpu)
     }
 }
 
+/* What waits to be used again counts as free. */
+static pxr_status memory(pxr_device *device, size_t *available, size_t *total, pxr_error *error)
+{
+    trim(pxr_gpu_of(device));
+    return pxr_gpu_check(device, "memory", cudaMemGetInfo(available, total), error);
+}
+
 static pxr_status out_of_memory(pxr_device *device, size_t bytes, pxr_error *error)
 {
     size_t available = 0, total = 0;
@@ -319,6 +326,7 @@ static pxr_backend make_table()
     table.name = PLUGIN_NAME;
     table.open = open_device;
     table.synchronize = synchronize;
+    table.memory = memory;
     table.linear = pxr_gpu_linear;
     table.layer_norm = pxr_gpu_layer_norm;
     table.rms_norm = pxr_gpu_rms_norm;

@@ -61,6 +61,9 @@ pxr_device *pxr_tensor_device(const pxr_tensor *tensor);
 /** Bytes of the whole storage behind a view. */
 size_t pxr_tensor_storage_bytes(const pxr_tensor *tensor);
 
+/** Bytes of all storages that are not in host memory. */
+size_t pxr_tensor_device_bytes(void);
+
 /** Number of views that hold the storage (testing, printing). */
 int64_t pxr_tensor_holders(const pxr_tensor *tensor);
 

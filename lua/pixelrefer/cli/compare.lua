@@ -43,7 +43,9 @@ commands.compare = {
         for i, pair in ipairs(given.repeated) do tokenizers[i] = pair[2] end
         local score = given.score and load_function(given.score, "score")
         progress.show("loading %s", given.model)
-        local model = require("pixelrefer.model").load(given.model, { device = given.device, threads = given.threads })
+        local model = require("pixelrefer.model").load(given.model, {
+            device = given.device, compute = given.compute, threads = given.threads,
+        })
         local base = given.out and given.out:gsub("%.%w+$", "")
         local result = compare.run(model, words[1], {
             tokenizers = #tokenizers > 0 and tokenizers or nil,
