@@ -95,7 +95,8 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < PARTS; i++) mixed[i] *= shrink;
-        for (int key = 0; key < keys; key++) {
+        const int seen = visible - key0 < keys ? visible - key0 : keys; /* of this tile: what is not may be no number */
+        for (int key = 0; key < seen; key++) {
             const float weight = weights[row][key];
 #pragma unroll
             for (int i = 0; i < PARTS; i++)

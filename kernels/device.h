@@ -28,6 +28,8 @@ struct pxr_gpu_cached_block {
 
 struct pxr_gpu_lt_choices;
 
+static const int64_t PXR_GPU_FINE = INT64_MAX; /* of a search for what is wrong */
+
 enum {
     PXR_GPU_STAGING_BYTES = 8 << 20,
     PXR_GPU_WORKSPACE_BYTES = 32 << 20, /* cuBLASLt's: what it asks for on the largest cards */
@@ -65,6 +67,13 @@ pxr_status pxr_gpu_launched(pxr_device *device, const char *op, cudaError_t resu
 /** At least `bytes` bytes, aligned to 256, that are the op's until it returns. Called at most once an op: a second call
  * may hand out the same memory. */
 pxr_status pxr_gpu_scratch(pxr_device *device, size_t bytes, void **scratch, pxr_error *error);
+
+/** Scratch memory in which kernels leave the first place where something is wrong, by atomicMin; none so far. It is the
+ * op's one scratch. */
+pxr_status pxr_gpu_watch(pxr_device *device, long long **wrong, pxr_error *error);
+
+/** Waits for the op's kernels: the first wrong place, PXR_GPU_FINE when there is none. */
+pxr_status pxr_gpu_first_wrong(pxr_device *device, const long long *wrong, int64_t *place, pxr_error *error);
 
 /** cuBLASLt's workspace, allocated at its first use. */
 pxr_status pxr_gpu_workspace(pxr_device *device, void **workspace, pxr_error *error);

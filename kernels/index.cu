@@ -6,7 +6,7 @@ struct gathering {
     pxr_gpu_walk walk;     /* the output, the indices, and x at index 0 of the dim */
     int64_t limit, stride; /* of the indexed dim: elements, elements between them */
     int64_t inner, listed; /* index_select: elements behind the dim, indices; gather: listed is 0 */
-    int64_t *wrong;        /* the first place of the indices that is out of range */
+    long long *wrong;      /* the first place of the indices that is out of range */
 };
 
 __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) gather_elements(gathering op)
@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(PXR_GPU_WALK_THREADS) gather_elements(gatherin
                          op.walk.operand[0].type);
         } else {
             const int64_t place = op.listed ? index / op.inner % op.listed : index;
-            atomicMin(reinterpret_cast<long long *>(op.wrong), (long long)place);
+            atomicMin(op.wrong, (long long)place);
         }
     }
 }
@@ -42,7 +42,6 @@ static pxr_status read_index(pxr_device *device, const pxr_tensor *indices, int6
 static pxr_status gather(pxr_device *device, const char *name, const pxr_tensor *out, const pxr_tensor *x,
                          const pxr_tensor *index, const pxr_tensor *indices, int dim, pxr_error *error)
 {
-    const int64_t none = INT64_MAX;
     pxr_tensor base = *x; /* x in the shape of out, standing still along the dim */
     for (int i = 0; i < out->rank; i++) base.size[i] = out->size[i];
     base.stride[dim] = 0;
@@ -55,18 +54,15 @@ static pxr_status gather(pxr_device *device, const char *name, const pxr_tensor 
     op.inner = 1;
     for (int i = dim + 1; i < out->rank; i++) op.inner *= out->size[i];
     op.listed = indices == index ? 0 : indices->size[0];
-    void *wrong;
-    pxr_status status = pxr_gpu_scratch(device, sizeof none, &wrong, error);
-    if (status == PXR_OK) status = pxr_gpu_upload(device, wrong, &none, sizeof none, error);
+    pxr_status status = pxr_gpu_watch(device, &op.wrong, error);
     if (status != PXR_OK) return status;
-    op.wrong = static_cast<int64_t *>(wrong);
     status = pxr_gpu_launched(device, name,
                               GPU_LAUNCH(gather_elements, pxr_gpu_walk_blocks(&op.walk), PXR_GPU_WALK_THREADS, 0,
                                          pxr_gpu_of(device)->stream, op),
                               error);
-    int64_t place = none, which = 0;
-    if (status == PXR_OK) status = pxr_gpu_download(device, &place, wrong, sizeof place, error);
-    if (status != PXR_OK || place == none) return status;
+    int64_t place = PXR_GPU_FINE, which = 0;
+    if (status == PXR_OK) status = pxr_gpu_first_wrong(device, op.wrong, &place, error);
+    if (status != PXR_OK || place == PXR_GPU_FINE) return status;
     status = read_index(device, indices, place, &which, error);
     if (status != PXR_OK) return status;
     return pxr_fail(error, PXR_ERROR_ARGUMENT,

@@ -253,6 +253,20 @@ pxr_status pxr_gpu_download(pxr_device *device, void *to, const void *from, size
     return pxr_gpu_check(device, "download", result, error);
 }
 
+pxr_status pxr_gpu_watch(pxr_device *device, long long **wrong, pxr_error *error)
+{
+    void *scratch;
+    const pxr_status status = pxr_gpu_scratch(device, sizeof **wrong, &scratch, error);
+    *wrong = static_cast<long long *>(scratch);
+    if (status != PXR_OK) return status;
+    return pxr_gpu_upload(device, scratch, &PXR_GPU_FINE, sizeof PXR_GPU_FINE, error);
+}
+
+pxr_status pxr_gpu_first_wrong(pxr_device *device, const long long *wrong, int64_t *place, pxr_error *error)
+{
+    return pxr_gpu_download(device, place, wrong, sizeof *place, error);
+}
+
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 static bool is_set(const char *variable)

@@ -105,7 +105,7 @@ typedef struct pxr_silu_mul_args {
 typedef struct pxr_embedding_args {
     const pxr_tensor *out;   /* [n,D] float32, rows dense */
     const pxr_tensor *table; /* [V,D] any float type, rows dense */
-    const pxr_tensor *ids;   /* [n] int64, contiguous; 0 <= id < V is checked on host devices */
+    const pxr_tensor *ids;   /* [n] int64, contiguous; each 0 <= id < V, else an error names it */
 } pxr_embedding_args;
 
 /* k-means as SAOT merges cells (REFERENCE 7.8): starts from points[start[j]]; squared Euclidean distance as
