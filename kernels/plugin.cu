@@ -178,6 +178,7 @@ pxr_status pxr_gpu_scratch(pxr_device *device, size_t bytes, void **scratch, pxr
     *scratch = gpu->scratch;
     if (bytes <= gpu->scratch_bytes) return PXR_OK;
     void *larger;
+    bytes += bytes / 4; /* ahead, for what grows a little with each token */
     const pxr_status status = allocate(device, bytes, &larger, error);
     if (status != PXR_OK) return status;
     release(device, gpu->scratch, gpu->scratch_bytes);
