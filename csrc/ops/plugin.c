@@ -41,7 +41,8 @@ static pxr_status check(const pxr_backend *backend, const char *kind, const char
     if (!backend) return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "%s: pxr_backend_v1 gives no backend", path);
     if (backend->abi != PXR_BACKEND_ABI || backend->struct_size != sizeof *backend)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED,
-                        "%s is of another version (ABI %u, this module's is %d): build both from the same sources",
+                        "%s is of another version (ABI %u, this module's is %d, or another size): build both from the "
+                        "same sources",
                         path, backend->abi, (int)PXR_BACKEND_ABI);
     if (strcmp(backend->name, kind) != 0)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "%s is the plugin of \"%s\"", path, backend->name);

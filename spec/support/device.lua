@@ -8,6 +8,7 @@ local device = {
 }
 
 device.is_cpu = device.name == "cpu"
+device.is_slow = device.name == "emu" -- emulated: large shapes are for others
 
 --- A tensor on the device under test.
 -- @tparam Tensor x

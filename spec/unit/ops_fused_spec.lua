@@ -180,7 +180,7 @@ describe("fused ops", function()
         end
 
         it("gives a row the same bits among any others", function()
-            for _, shape in ipairs { { 65, 70, 2100 }, { 150, 9, 1200 }, { 9, 300, 64 } } do
+            for _, shape in ipairs { { 9, 300, 64 }, { 150, 9, 1200 }, not device.is_slow and { 65, 70, 2100 } or nil } do
                 local n, N, K = unpack(shape)
                 for _, dtype in ipairs(FLOATS) do
                     local x, w, bias = uniform { n, K }, uniform({ N, K }, dtype), uniform { N }
@@ -417,7 +417,7 @@ describe("fused ops", function()
                 local all = core.attention(q, k, v, { causal = true })
                 local keys = tensor.full({ n + 70, kv_heads, dim }, 0 / 0, { device = device.name })
                 local values = tensor.full({ n + 70, kv_heads, dim }, 0 / 0, { device = device.name })
-                for _, chunk in ipairs { 1, 7, 64, 149 } do
+                for _, chunk in ipairs(device.is_slow and { 64, 149 } or { 1, 7, 64, 149 }) do
                     local done = 0
                     keys:fill_(0 / 0)
                     values:fill_(0 / 0)
@@ -602,14 +602,14 @@ describe("fused ops", function()
 
         it("draws by inverse distribution, repeatably", function()
             local logits = uniform { 1, 50 } * 4
-            local counts, probabilities = {}, nil
-            for step = 1, 4000 do
+            local counts, probabilities, draws = {}, nil, device.is_slow and 400 or 4000
+            for step = 1, draws do
                 local ids, p = core.sample(logits, { temperature = 1, seed = 7, step = step, probabilities = true })
                 local id = ids:totable()[1]
                 counts[id], probabilities = (counts[id] or 0) + 1, p
             end
             for id, p in pairs(flat(probabilities)) do
-                assert.is_true(math.abs((counts[id] or 0) / 4000 - p) < 5 * math.sqrt(p / 4000) + 1e-3)
+                assert.is_true(math.abs((counts[id] or 0) / draws - p) < 5 * math.sqrt(p / draws) + 4 / draws)
             end
             local pair = device.put(tensor.empty(2, 50)):copy_(logits:expand(2, 50))
             local both = core.sample(pair, { temperature = 1, seed = 7, step = 3, streams = { 0, 1 } }):totable()
