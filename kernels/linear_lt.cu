@@ -9,7 +9,8 @@
  */
 #include "linear.cuh"
 
-#include <stdlib.h>
+#include "core/memory.h"
+
 #include <string.h>
 
 enum { PACK_THREADS = 256, PACK_EACH = 4 /* elements of a thread: one store of 8 bytes */ };
@@ -157,7 +158,7 @@ static cublasStatus_t ask_heuristic(cublasLtHandle_t lt, lt_product *p, cublasLt
 /* The algorithm for a problem: remembered, or asked for. NULL with `*status` filled when there is none. */
 static const cublasLtMatmulAlgo_t *choose(pxr_gpu *gpu, lt_product *p, cublasStatus_t *status)
 {
-    if (!gpu->choices) gpu->choices = static_cast<pxr_gpu_lt_choices *>(calloc(1, sizeof *gpu->choices));
+    if (!gpu->choices) gpu->choices = static_cast<pxr_gpu_lt_choices *>(pxr_calloc(1, sizeof *gpu->choices));
     *status = gpu->choices ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_ALLOC_FAILED;
     if (!gpu->choices) return NULL;
     for (int i = 0; i < CHOICES; i++)

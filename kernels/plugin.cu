@@ -2,6 +2,8 @@
  * `cuda` and, over the emulated runtime, as the plugin `emu`. */
 #include "device.h"
 
+#include "core/memory.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,7 +110,7 @@ static void trim(pxr_gpu *gpu)
             pxr_gpu_cached_block *first = gpu->cached[i];
             gpu->cached[i] = first->next;
             (void)cudaFree(first->block);
-            free(first);
+            pxr_free(first);
         }
     }
 }
@@ -142,7 +144,7 @@ static pxr_status allocate(pxr_device *device, size_t bytes, void **block, pxr_e
     if (first) {
         gpu->cached[kind] = first->next;
         *block = first->block;
-        free(first);
+        pxr_free(first);
         return PXR_OK;
     }
     cudaError_t result = cudaMalloc(block, rounded);
@@ -160,9 +162,9 @@ static void release(pxr_device *device, void *block, size_t bytes)
     pxr_gpu *gpu = pxr_gpu_of(device);
     size_t rounded;
     if (!block) return;
-    pxr_gpu_cached_block *node = static_cast<pxr_gpu_cached_block *>(malloc(sizeof *node));
+    pxr_gpu_cached_block *node = static_cast<pxr_gpu_cached_block *>(pxr_malloc(sizeof *node));
     if (!node || gpu->dead) {
-        free(node);
+        pxr_free(node);
         (void)cudaFree(block);
         return;
     }
@@ -310,12 +312,12 @@ static pxr_status open_device(pxr_device *device, int ordinal, pxr_error *error)
     if (ordinal < 0 || ordinal >= count)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, PLUGIN_NAME ":%d is not there: the runtime finds %d device%s",
                         ordinal, count, count == 1 ? "" : "s");
-    pxr_gpu *gpu = static_cast<pxr_gpu *>(calloc(1, sizeof *gpu));
+    pxr_gpu *gpu = static_cast<pxr_gpu *>(pxr_calloc(1, sizeof *gpu));
     if (!gpu) return pxr_fail_memory(error, sizeof *gpu, "a device");
     const cudaError_t result = create(gpu, ordinal);
     const cublasStatus_t lt = result == cudaSuccess ? cublasLtCreate(&gpu->lt) : CUBLAS_STATUS_SUCCESS;
     if (result != cudaSuccess || lt != CUBLAS_STATUS_SUCCESS) {
-        free(gpu);
+        pxr_free(gpu);
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, PLUGIN_NAME ": %s",
                         result != cudaSuccess ? cudaGetErrorString(result) : cublasLtGetStatusString(lt));
     }

@@ -7,6 +7,7 @@
 #include "device.h"
 #include "numeric.cuh"
 
+#include "core/memory.h"
 #include "core/random.h"
 
 #include <limits.h>
@@ -393,7 +394,7 @@ static pxr_status make_table(host_table *table, const pxr_sample_args *args, boo
     size_t ids = 0;
     for (int64_t row = 0; penalises && row < rows; row++) ids += (size_t)args->generated_count[row];
     table->bytes = (size_t)rows * sizeof(float) + ((size_t)rows + 1 + ids) * sizeof(int);
-    table->block = static_cast<char *>(malloc(table->bytes));
+    table->block = static_cast<char *>(pxr_malloc(table->bytes));
     if (!table->block) return pxr_fail_memory(error, table->bytes, "sampling");
     table->uniform = reinterpret_cast<float *>(table->block);
     table->begin = reinterpret_cast<int *>(table->uniform + rows);
@@ -414,7 +415,7 @@ static pxr_status make_table(host_table *table, const pxr_sample_args *args, boo
 /* The error about the first row whose verdict is not FINE. */
 static pxr_status judge(pxr_device *device, const sample_job *job, int rows, pxr_error *error)
 {
-    int *verdict = static_cast<int *>(malloc((size_t)rows * sizeof *verdict));
+    int *verdict = static_cast<int *>(pxr_malloc((size_t)rows * sizeof *verdict));
     if (!verdict) return pxr_fail_memory(error, (size_t)rows * sizeof *verdict, "sampling");
     pxr_status status = pxr_gpu_download(device, verdict, job->verdict, (size_t)rows * sizeof *verdict, error);
     for (int row = 0; status == PXR_OK && row < rows; row++) {
@@ -432,7 +433,7 @@ static pxr_status judge(pxr_device *device, const sample_job *job, int rows, pxr
                               "sample: the logit of id %d in row %d is %s, expected a number", verdict[row], row,
                               value != value ? "NaN" : "infinite");
     }
-    free(verdict);
+    pxr_free(verdict);
     return status;
 }
 
@@ -490,6 +491,6 @@ pxr_status pxr_gpu_sample(pxr_device *device, const pxr_sample_args *args, pxr_e
         job.one_hot = args->probabilities != NULL;
         status = run(device, &job, &table, args, error);
     }
-    free(table.block);
+    pxr_free(table.block);
     return status;
 }

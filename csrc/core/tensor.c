@@ -103,8 +103,7 @@ void pxr_tensor_release(pxr_tensor *tensor)
     *tensor = (pxr_tensor){0};
     if (!storage || atomic_fetch_sub_explicit(&storage->holders, 1, memory_order_acq_rel) != 1) return;
     if (!storage->wrapped) {
-        if (!storage->device->is_host)
-            atomic_fetch_sub_explicit(&device_bytes, storage->bytes, memory_order_relaxed);
+        if (!storage->device->is_host) atomic_fetch_sub_explicit(&device_bytes, storage->bytes, memory_order_relaxed);
         storage->device->release(storage->device, storage->data, storage->bytes);
     } else if (storage->release) {
         storage->release(storage->context);

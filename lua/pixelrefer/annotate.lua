@@ -29,7 +29,8 @@ local SAMPLING = { "fps", "max_frames", "start", "end" } -- how videos are looke
 local OPTIONS = {
     model = { type = "string|table", required = true }, out = { type = "string", required = true },
     tasks = "string|table", where = "string|function", each = "string|function", shard = "table",
-    root = "string", masks = "string", device = "string", threads = "integer", compute = "string", tokenizer = "string|table|function",
+    root = "string", masks = "string", device = "string", compute = "string",
+    threads = "integer", tokenizer = "string|table|function",
     local_crop = { "own", "first" }, fps = "number", max_frames = "integer", start = "number", ["end"] = "number",
     progress = "function",
 }
@@ -367,8 +368,8 @@ end
 -- @tparam[opt] string given.masks the folder of a folder's masks
 -- @tparam[opt] function given.progress called after each answer with scenes, answers, failed, share (0 to 1), rate
 --   (answers a second) and left (seconds; nil while unknown)
--- @param given.others device, threads, compute, tokenizer as for `load`; generation's options and local_crop as for `ask`; fps,
---   max_frames, start and `end` as for `video.load`
+-- @param given.others device, compute, threads, tokenizer as for `load`; generation's options and local_crop as for
+--   `ask`; fps, max_frames, start and `end` as for `video.load`
 -- @treturn table answers, failed, scenes, filtered, stored (answers that were there already), seconds, problems (the
 --   first 20 lines with an error)
 -- @raise settings that differ from those that the file was begun with; a full disk; "interrupted" at Ctrl-C

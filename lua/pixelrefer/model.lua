@@ -30,15 +30,15 @@ local LOAD_OPTIONS = {
     compute = { "f32", "bf16" },
 }
 
--- Models that are loaded, each with its device's name in `device` and what that computes in in `compute`.
-local loaded = setmetatable({}, { __mode = "k" })
+-- The models that there are.
+local models = setmetatable({}, { __mode = "k" })
 
 -- Gives a device the precision that is asked for; a device has one, which other models may be using.
 local function set_compute(device, wanted)
     local current = core.compute(device)
     if not wanted or wanted == current then return current end
     collectgarbage()
-    for other in pairs(loaded) do
+    for other in pairs(models) do
         if other.device == device then
             error(("load: %s computes in %s for %s, which is loaded: it cannot compute in %s too"):format(device,
                 current, other.path, wanted), 0)
@@ -94,7 +94,7 @@ function Model.load(name, given)
     self.object_tokenizer = object_tokenizer.new(given.tokenizer, config, weights.object_tokenizer, device)
     if self.framework == "object_only" then self.infusion = core.infusion(hidden, weights.infusion, device) end
     self.decoder = core.decoder(config, weights.decoder, device)
-    loaded[self] = true
+    models[self] = true
     return self
 end
 

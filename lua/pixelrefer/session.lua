@@ -226,7 +226,8 @@ local function feed_and_draw(session, answer)
     return answer:draw(logits)
 end
 
--- One step: its tensors go at its end, so that the next one finds their memory; unless somebody looks, who may keep them.
+-- One step. Its tensors go at its end, so that the next one finds their memory, unless somebody looks, who may keep
+-- them.
 local function step(session, answer)
     if answer.state.stage.watched then return feed_and_draw(session, answer) end
     return tensor.scope(feed_and_draw, session, answer)

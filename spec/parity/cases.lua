@@ -116,7 +116,9 @@ local function stages(model, folder, case, where, expected, report)
         return replacement
     end)
     for _, stage in ipairs(missing()) do
-        if stage ~= "ids" and not merged[stage:match("^(region%d+)%.pooled$")] then report:fail(where, stage, "the stage never came") end
+        if stage ~= "ids" and not merged[stage:match("^(region%d+)%.pooled$")] then
+            report:fail(where, stage, "the stage never came")
+        end
     end
 end
 

@@ -1,6 +1,5 @@
--- A model on a device: precision, memory that runs out or is not needed, errors of the device, what stays usable. On the
--- emulated device, which takes orders: PIXELREFER_EMU_MEMORY (bytes of the card), PIXELREFER_EMU_FAULT (a kernel that
--- fails).
+-- A model on a device: precision, memory that runs out or is not needed, errors of the device, what stays usable. The
+-- emulated device takes orders: PIXELREFER_EMU_MEMORY (bytes of the card), PIXELREFER_EMU_FAULT (a kernel that fails).
 local ffi = require "ffi"
 
 local command = require "support.command"

@@ -208,7 +208,8 @@ commands.ask = {
 
 commands.info = {
     spec = merged({
-        json = "flag", device = "string", compute = "string", context = "integer", frames = "integer", cells = "integer",
+        json = "flag", device = "string", compute = "string",
+        context = "integer", frames = "integer", cells = "integer",
     }),
     run = function(given, words)
         if #words ~= 1 then arguments.fail("info takes one checkpoint directory, picture or video") end
