@@ -308,17 +308,17 @@ static pxr_status open_device(pxr_device *device, int ordinal, pxr_error *error)
     if (status != PXR_OK) return status;
     const cudaError_t found = cudaGetDeviceCount(&count);
     if (found != cudaSuccess)
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, PLUGIN_NAME ": %s", cudaGetErrorString(found));
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "%s", cudaGetErrorString(found));
     if (ordinal < 0 || ordinal >= count)
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, PLUGIN_NAME ":%d is not there: the runtime finds %d device%s",
-                        ordinal, count, count == 1 ? "" : "s");
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "there is no card number %d: the runtime finds %d, counted from 0",
+                        ordinal, count);
     pxr_gpu *gpu = static_cast<pxr_gpu *>(pxr_calloc(1, sizeof *gpu));
     if (!gpu) return pxr_fail_memory(error, sizeof *gpu, "a device");
     const cudaError_t result = create(gpu, ordinal);
     const cublasStatus_t lt = result == cudaSuccess ? cublasLtCreate(&gpu->lt) : CUBLAS_STATUS_SUCCESS;
     if (result != cudaSuccess || lt != CUBLAS_STATUS_SUCCESS) {
         pxr_free(gpu);
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, PLUGIN_NAME ": %s",
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "%s",
                         result != cudaSuccess ? cudaGetErrorString(result) : cublasLtGetStatusString(lt));
     }
     gpu->ordinal = ordinal;
