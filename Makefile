@@ -20,7 +20,7 @@ PACKAGE_CFLAGS = $(eval PACKAGE_CFLAGS := $(shell pkg-config --cflags $(PACKAGES
 PACKAGE_LIBS = $(eval PACKAGE_LIBS := $(shell pkg-config --libs $(LINKED)))$(PACKAGE_LIBS)
 ALL_CPPFLAGS = -Icsrc $(PACKAGE_CFLAGS) -D_GNU_SOURCE $(CPPFLAGS)
 ALL_CFLAGS = -std=c11 -ffp-contract=off -fPIC -fvisibility=hidden -funwind-tables -pthread $(WARNINGS) $(CFLAGS)
-LIBS = $(PACKAGE_LIBS) -lm -pthread
+LIBS = $(PACKAGE_LIBS) -lm -ldl -pthread
 
 SOURCES := $(sort $(shell find csrc -name '*.c'))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/obj/%.o)
@@ -53,6 +53,96 @@ $(BUILD)/obj/csrc/cpu/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512vl 
 
 # The generic vectors of the scalar set make gcc's debug information for them slow to work out.
 $(BUILD)/obj/csrc/cpu/kernels_%.o: ALL_CFLAGS += -fno-var-tracking-assignments
+
+# ---- devices ------------------------------------------------------------------------------------------------------
+#
+# kernels/ makes a plugin that is found beside the module and loaded when its device is asked for: by nvcc for GPUs, and
+# by the host's compiler for the emulated device of the tests, which needs CUDA's headers alone.
+
+CUDA_HOME ?= $(firstword $(wildcard /usr/local/cuda))
+NVCC ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc))
+NVCC_THREADS ?= 1
+CUDA_ARCHITECTURES ?= 80 86 89 90
+# Where .ci/deps puts CUDA's headers on machines without CUDA.
+CUDA_HEADERS = build/cuda/include
+CUDA_INCLUDE = $(patsubst %/cuda_runtime_api.h,%,$(firstword $(wildcard $(addsuffix /cuda_runtime_api.h, \
+	$(CUDA_HOME)/include $(NVCC:%/bin/nvcc=%/include) $(CUDA_HEADERS)))))
+
+KERNELS := $(sort $(wildcard kernels/*.cu))
+EMULATOR := $(sort $(wildcard kernels/emu/*.cc))
+CUDA_OBJECTS := $(KERNELS:%.cu=$(BUILD)/obj/%.cuda.o)
+EMU_OBJECTS := $(KERNELS:%.cu=$(BUILD)/obj/%.emu.o) $(EMULATOR:%.cc=$(BUILD)/obj/%.o)
+CUDA_PLUGIN := $(BUILD)/pixelrefer/libpixelrefer_cuda.so
+EMU_PLUGIN := $(BUILD)/pixelrefer/libpixelrefer_emu.so
+
+PLUGIN_WARNINGS = -Wall -Wextra -Wshadow
+ALL_CXXFLAGS = -std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -fno-exceptions -fno-strict-aliasing \
+	-fno-gnu-unique -Wno-unknown-pragmas $(PLUGIN_WARNINGS) $(CFLAGS)
+comma := ,
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo --threads $(NVCC_THREADS) -Icsrc -Ikernels \
+	$(foreach a,$(CUDA_ARCHITECTURES),-gencode arch=compute_$a$(comma)code=sm_$a) \
+	-gencode arch=compute_$(lastword $(CUDA_ARCHITECTURES))$(comma)code=compute_$(lastword $(CUDA_ARCHITECTURES)) \
+	-Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-Wall,-Wextra,-Wshadow -Xptxas -v,-warn-spills
+
+emu: $(EMU_PLUGIN) ## build the emulated device, which runs the kernels without a GPU
+
+cuda: $(CUDA_PLUGIN) ## build the CUDA backend (nvcc from CUDA_HOME, /usr/local/cuda or PATH)
+
+# What the plugins use of the core is linked into them.
+PLUGIN_CORE := $(BUILD)/obj/core.a
+$(PLUGIN_CORE): $(filter $(BUILD)/obj/csrc/core/%,$(OBJECTS))
+	@rm -f $@
+	@$(AR) rcs $@ $^
+
+$(EMU_PLUGIN): $(EMU_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
+	@mkdir -p $(@D)
+	@echo "LD $@"
+	@$(CXX) -shared -Wl,-z,nodelete,-z,defs,--version-script=kernels/exports.map $(LDFLAGS) -o $@ $(EMU_OBJECTS) $(PLUGIN_CORE) \
+		-lm -pthread
+
+$(BUILD)/obj/kernels/%.emu.o: kernels/%.cu | $(BUILD)/cuda_headers
+	@mkdir -p $(@D)
+	@echo "CXX $<"
+	@$(CXX) -x c++ -Icsrc -Ikernels -isystem $(CUDA_INCLUDE) $(ALL_CXXFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/kernels/emu/%.o: kernels/emu/%.cc | $(BUILD)/cuda_headers
+	@mkdir -p $(@D)
+	@echo "CXX $<"
+	@$(CXX) -Ikernels -isystem $(CUDA_INCLUDE) $(ALL_CXXFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/cuda_headers: Makefile
+	@test -n "$(CUDA_INCLUDE)" || { echo "no CUDA headers in CUDA_HOME, /usr/local/cuda or $(CUDA_HEADERS)" \
+		"('make deps' fetches them)" >&2; exit 1; }
+	@mkdir -p $(@D) && touch $@
+
+$(CUDA_PLUGIN): $(CUDA_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
+	@mkdir -p $(@D)
+	@echo "LD $@"
+	@$(NVCC) -shared -cudart static -o $@ $(CUDA_OBJECTS) $(PLUGIN_CORE) -lcublasLt \
+		-Xlinker -z,nodelete,-z,defs,--version-script=kernels/exports.map,-rpath,$(NVCC:%/bin/nvcc=%/lib64)
+
+# Programs that test the dialect itself: on the emulated device, and (NAME.cuda) on a GPU.
+$(BUILD)/kernels/%: spec/kernels/%.cu spec/kernels/harness.h $(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS))
+	@mkdir -p $(@D)
+	@echo "CXX $<"
+	@$(CXX) -x c++ -Ikernels -isystem $(CUDA_INCLUDE) $(ALL_CXXFLAGS) $(LDFLAGS) -o $@ $< -x none \
+		$(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS)) -lm -pthread
+
+$(BUILD)/kernels/%.cuda: spec/kernels/%.cu spec/kernels/harness.h kernels/gpu.h
+	@mkdir -p $(@D)
+	@echo "NVCC $<"
+	@$(NVCC) $(filter-out -Xptxas -v$(comma)-warn-spills,$(NVCC_FLAGS)) -cudart static -o $@ $< -lcublasLt \
+		-Xlinker -rpath,$(NVCC:%/bin/nvcc=%/lib64)
+
+# The assembler's words about registers and spills, and the PTX, are kept: spec/kernels/ptx.lua reads them.
+$(BUILD)/obj/kernels/%.cuda.o: kernels/%.cu
+	@test -n "$(NVCC)" || { echo "no nvcc in CUDA_HOME, /usr/local/cuda or PATH" >&2; exit 1; }
+	@mkdir -p $(BUILD)/obj/kernels/ptx/$*
+	@echo "NVCC $<"
+	@$(NVCC) $(NVCC_FLAGS) -MMD -MP --keep --keep-dir $(BUILD)/obj/kernels/ptx/$* -c -o $@ $< 2>$@.log || \
+		{ cat $@.log >&2; exit 1; }
+	@cd $(BUILD)/obj/kernels/ptx/$* && find . -type f ! -name '*.ptx' -delete
+	@grep -i warning $@.log >&2 || true
 
 # What the build needs is there: looked at once.
 $(BUILD)/packages: Makefile
@@ -92,8 +182,9 @@ check-long: ## the same with every test in every lane
 	@.ci/deps build test check
 	@$(run_lua) spec/check.lua long
 
-parity: all ## compare with golden tensors (GOLDEN=dir DEVICE=name CASE=name)
-	@$(run_lua) spec/parity/run.lua $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(DEVICE),--device $(DEVICE)) $(if $(CASE),--case $(CASE))
+parity: all ## compare with golden tensors (GOLDEN=dir DEVICE=name COMPUTE=f32|bf16 CASE=name)
+	@$(run_lua) spec/parity/run.lua $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(DEVICE),--device $(DEVICE)) \
+		$(if $(COMPUTE),--compute $(COMPUTE)) $(if $(CASE),--case $(CASE))
 
 # The small models are asked about scenes that nobody has seen; another SEED draws others.
 accuracy: all ## count right answers of small models on fresh scenes (SEED=n MODELS="dir dir")
@@ -137,5 +228,5 @@ clean: ## remove what was built
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
--include $(OBJECTS:.o=.d)
-.PHONY: all deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help
+-include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(EMU_OBJECTS:.o=.d)
+.PHONY: all emu cuda deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help

@@ -13,11 +13,18 @@ extern "C" {
 
 struct pxr_backend;
 
+/* In what the products of a device's models are computed. Sums are float32 in both. */
+typedef enum pxr_compute {
+    PXR_COMPUTE_F32 = 0, /* float32 operands */
+    PXR_COMPUTE_BF16     /* operands rounded to bfloat16 (float16 where the weights are): for tensor cores */
+} pxr_compute;
+
 /* One opened device. Lives as long as the process; made by ops/device.c, filled by the backend. */
 typedef struct pxr_device {
     char name[16]; /* "cpu", "cuda", "cuda:1", "emu": what Lua calls it */
     int ordinal;   /* of the card, 0 on the CPU */
     bool is_host;  /* its memory can be read and written by the CPU */
+    pxr_compute compute;
     const struct pxr_backend *backend;
     void *state; /* the backend's own */
 

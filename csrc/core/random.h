@@ -4,6 +4,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* MT19937, as torch.manual_seed(seed) leaves it: the state is the reference's global CPU generator. */
 typedef struct pxr_mt19937 {
     uint32_t state[624];
@@ -28,4 +32,7 @@ static inline float pxr_unit_float(uint32_t word)
     return (float)(word >> 8) * 5.9604644775390625e-8f; /* 2^-24 */
 }
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -17,6 +17,8 @@ struct pxr_storage {
     bool wrapped;
 };
 
+static _Atomic size_t device_bytes; /* of storages that are not in host memory */
+
 /* ---- storage --------------------------------------------------------------------------------------------------- */
 
 /* Bytes of a dense tensor; also fills the dense strides. */
@@ -58,6 +60,7 @@ pxr_status pxr_tensor_new(pxr_tensor *tensor, pxr_device *device, pxr_dtype dtyp
         pxr_free(storage);
         return status;
     }
+    if (!device->is_host) atomic_fetch_add_explicit(&device_bytes, bytes, memory_order_relaxed);
     storage->holders = 1;
     storage->device = device;
     storage->bytes = bytes;
@@ -99,10 +102,12 @@ void pxr_tensor_release(pxr_tensor *tensor)
     pxr_storage *storage = tensor->storage;
     *tensor = (pxr_tensor){0};
     if (!storage || atomic_fetch_sub_explicit(&storage->holders, 1, memory_order_acq_rel) != 1) return;
-    if (!storage->wrapped)
+    if (!storage->wrapped) {
+        if (!storage->device->is_host) atomic_fetch_sub_explicit(&device_bytes, storage->bytes, memory_order_relaxed);
         storage->device->release(storage->device, storage->data, storage->bytes);
-    else if (storage->release)
+    } else if (storage->release) {
         storage->release(storage->context);
+    }
     pxr_free(storage);
 }
 
@@ -119,6 +124,11 @@ size_t pxr_tensor_storage_bytes(const pxr_tensor *tensor)
 bool pxr_tensor_wraps(const pxr_tensor *tensor, void (*release)(void *context))
 {
     return tensor->storage && tensor->storage->wrapped && tensor->storage->release == release;
+}
+
+size_t pxr_tensor_device_bytes(void)
+{
+    return atomic_load_explicit(&device_bytes, memory_order_relaxed);
 }
 
 int64_t pxr_tensor_holders(const pxr_tensor *tensor)

@@ -64,6 +64,9 @@ size_t pxr_tensor_storage_bytes(const pxr_tensor *tensor);
 /** True when the bytes were wrapped with this `release`: how whoever wrapped them knows them again. */
 bool pxr_tensor_wraps(const pxr_tensor *tensor, void (*release)(void *context));
 
+/** Bytes of all storages that are not in host memory. */
+size_t pxr_tensor_device_bytes(void);
+
 /** Number of views that hold the storage (testing, printing). */
 int64_t pxr_tensor_holders(const pxr_tensor *tensor);
 

@@ -26,10 +26,13 @@ enum { SOFT_LIMIT = 256 << 20 /* bytes */ };
 void pxr_lua_collect_if_needed(lua_State *L)
 {
     static size_t limit = SOFT_LIMIT; /* grows with what survives a collection, so that live data is not rescanned */
-    if (pxr_memory_in_use() < limit) return;
+    static size_t device_limit =
+        SOFT_LIMIT; /* the same for memory of devices, where weights survive and room is dear */
+    if (pxr_memory_in_use() < limit && pxr_tensor_device_bytes() < device_limit) return;
     lua_gc(L, LUA_GCCOLLECT, 0);
     const size_t alive = pxr_memory_in_use();
     limit = alive + alive / 2 > SOFT_LIMIT ? alive + alive / 2 : SOFT_LIMIT;
+    device_limit = pxr_tensor_device_bytes() + SOFT_LIMIT;
 }
 
 void *pxr_lua_scratch(lua_State *L, size_t bytes)

@@ -2,6 +2,7 @@
  * @module pixelrefer.core
  */
 #include "lua/binding.h"
+#include "lua/tensor.h"
 
 #include "model/decoder.h"
 #include "ops/ops.h"
@@ -57,11 +58,12 @@ static pxr_tensor *push_result(lua_State *L, pxr_decoder *decoder, int64_t rows,
     return out;
 }
 
-static pxr_tensor *check_hidden(lua_State *L, int index)
+/* Brought to the decoder's device. */
+static pxr_tensor *check_hidden(lua_State *L, int index, const pxr_decoder *decoder)
 {
-    pxr_tensor *x = pxr_lua_check_tensor_of(L, index, PXR_F32);
+    const pxr_tensor *x = pxr_lua_check_tensor_of(L, index, PXR_F32);
     if (x->rank != 2) luaL_argerror(L, index, "a tensor [n,D] expected");
-    return x;
+    return pxr_lua_bring(L, index, pxr_decoder_device(decoder));
 }
 
 /*** Embeddings of token ids.
@@ -72,7 +74,8 @@ static int decoder_embed(lua_State *L)
 {
     pxr_error error = {0};
     pxr_decoder *decoder = pxr_lua_check_handle(L, 1, DECODER);
-    pxr_tensor *ids = pxr_lua_check_tensor_of(L, 2, PXR_I64);
+    pxr_lua_check_tensor_of(L, 2, PXR_I64);
+    pxr_tensor *ids = pxr_lua_bring(L, 2, pxr_decoder_device(decoder));
     pxr_lua_collect_if_needed(L);
     pxr_tensor *out = push_result(L, decoder, pxr_tensor_count(ids), pxr_decoder_get_config(decoder)->hidden);
     pxr_lua_check(L, pxr_decoder_embed(decoder, out, ids, &error), &error);
@@ -110,7 +113,7 @@ static int decoder_forward(lua_State *L)
     pxr_error error = {0};
     int64_t count;
     pxr_decoder *decoder = pxr_lua_check_handle(L, 1, DECODER);
-    pxr_tensor *x = check_hidden(L, 2);
+    pxr_tensor *x = check_hidden(L, 2, decoder);
     pxr_kv_cache *cache = pxr_lua_check_handle(L, 3, KV_CACHE);
     const pxr_decoder_sequence *sequences = check_sequences(L, 4, x, &count);
     pxr_lua_collect_if_needed(L);
@@ -138,7 +141,7 @@ static int decoder_layers(lua_State *L)
     int64_t count;
     pxr_decoder *decoder = pxr_lua_check_handle(L, 1, DECODER);
     const int64_t layers = pxr_decoder_get_config(decoder)->layers;
-    pxr_tensor *x = check_hidden(L, 2);
+    pxr_tensor *x = check_hidden(L, 2, decoder);
     pxr_kv_cache *cache = pxr_lua_check_handle(L, 3, KV_CACHE);
     const int64_t first = pxr_lua_check_integer(L, 4, 1, layers), last = pxr_lua_check_integer(L, 5, first - 1, layers);
     const pxr_decoder_sequence *sequences = check_sequences(L, 6, x, &count);
@@ -165,7 +168,7 @@ static int decoder_queries(lua_State *L)
     pxr_error error = {0};
     pxr_decoder *decoder = pxr_lua_check_handle(L, 1, DECODER);
     const pxr_decoder_config *config = pxr_decoder_get_config(decoder);
-    pxr_tensor *x = check_hidden(L, 2);
+    pxr_tensor *x = check_hidden(L, 2, decoder);
     const int64_t layer = pxr_lua_check_integer(L, 3, 1, config->layers);
     const int64_t past = pxr_lua_check_integer(L, 4, 0, 1 << 24);
     pxr_lua_collect_if_needed(L);
@@ -184,7 +187,7 @@ static int decoder_norm(lua_State *L)
 {
     pxr_error error = {0};
     pxr_decoder *decoder = pxr_lua_check_handle(L, 1, DECODER);
-    pxr_tensor *x = check_hidden(L, 2);
+    pxr_tensor *x = check_hidden(L, 2, decoder);
     pxr_tensor *out = push_result(L, decoder, x->size[0], x->size[1]);
     pxr_lua_check(L, pxr_decoder_norm(decoder, out, x, &error), &error);
     return 1;
@@ -198,7 +201,7 @@ static int decoder_logits(lua_State *L)
 {
     pxr_error error = {0};
     pxr_decoder *decoder = pxr_lua_check_handle(L, 1, DECODER);
-    pxr_tensor *hidden = check_hidden(L, 2);
+    pxr_tensor *hidden = check_hidden(L, 2, decoder);
     pxr_lua_collect_if_needed(L);
     pxr_tensor *out = push_result(L, decoder, hidden->size[0], pxr_decoder_get_config(decoder)->vocab);
     pxr_lua_check(L, pxr_decoder_logits(decoder, out, hidden, &error), &error);

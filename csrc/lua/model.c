@@ -8,6 +8,7 @@
 #include "model/object_tokenizer.h"
 #include "model/projector.h"
 #include "model/vision_encoder.h"
+#include "ops/device.h"
 #include "ops/ops.h"
 
 #define VISION_ENCODER "pixelrefer.VisionEncoder"
@@ -25,12 +26,12 @@ static pxr_tensor *push_matrix(lua_State *L, pxr_device *device, int64_t rows, i
     return tensor;
 }
 
-/* A tensor of rank 2 at `index`, for which a result with as many rows will be made. */
-static pxr_tensor *check_matrix(lua_State *L, int index)
+/* A tensor of rank 2 at `index`, for which a result with as many rows will be made; brought to `device`. */
+static pxr_tensor *check_matrix(lua_State *L, int index, pxr_device *device)
 {
-    pxr_tensor *x = pxr_lua_check_tensor_of(L, index, PXR_F32);
+    const pxr_tensor *x = pxr_lua_check_tensor_of(L, index, PXR_F32);
     if (x->rank != 2) luaL_argerror(L, index, "a tensor of two dims expected");
-    return x;
+    return pxr_lua_bring(L, index, device);
 }
 
 /* ---- vision encoder -------------------------------------------------------------------------------------------- */
@@ -103,7 +104,7 @@ static int vision_encoder_forward(lua_State *L)
     pxr_error error = {0};
     int64_t count;
     pxr_vision_encoder *encoder = pxr_lua_check_handle(L, 1, VISION_ENCODER);
-    pxr_tensor *patches = check_matrix(L, 2);
+    pxr_tensor *patches = check_matrix(L, 2, pxr_vision_encoder_device(encoder));
     const pxr_grid *grids = check_grids(L, 3, &count);
     pxr_lua_collect_if_needed(L);
     pxr_tensor *out = push_matrix(L, pxr_vision_encoder_device(encoder), patches->size[0],
@@ -123,7 +124,7 @@ static int vision_encoder_embed(lua_State *L)
 {
     pxr_error error = {0};
     pxr_vision_encoder *encoder = pxr_lua_check_handle(L, 1, VISION_ENCODER);
-    pxr_tensor *patches = check_matrix(L, 2);
+    pxr_tensor *patches = check_matrix(L, 2, pxr_vision_encoder_device(encoder));
     pxr_lua_collect_if_needed(L);
     pxr_tensor *out = push_matrix(L, pxr_vision_encoder_device(encoder), patches->size[0],
                                   pxr_vision_encoder_config(encoder)->hidden);
@@ -144,7 +145,7 @@ static int vision_encoder_layers(lua_State *L)
     int64_t count;
     pxr_vision_encoder *encoder = pxr_lua_check_handle(L, 1, VISION_ENCODER);
     const int64_t layers = pxr_vision_encoder_config(encoder)->layers;
-    pxr_tensor *x = check_matrix(L, 2);
+    pxr_tensor *x = check_matrix(L, 2, pxr_vision_encoder_device(encoder));
     const pxr_grid *grids = check_grids(L, 3, &count);
     const int64_t first = pxr_lua_check_integer(L, 4, 1, layers), last = pxr_lua_check_integer(L, 5, first - 1, layers);
     pxr_lua_collect_if_needed(L);
@@ -166,7 +167,7 @@ static int vision_encoder_norm(lua_State *L)
 {
     pxr_error error = {0};
     pxr_vision_encoder *encoder = pxr_lua_check_handle(L, 1, VISION_ENCODER);
-    pxr_tensor *x = check_matrix(L, 2);
+    pxr_tensor *x = check_matrix(L, 2, pxr_vision_encoder_device(encoder));
     pxr_tensor *out = push_matrix(L, pxr_vision_encoder_device(encoder), x->size[0], x->size[1]);
     pxr_lua_check(L, pxr_vision_encoder_norm(encoder, out, x, &error), &error);
     return 1;
@@ -213,7 +214,7 @@ static int projector_forward(lua_State *L)
 {
     pxr_error error = {0};
     pxr_projector *projector = pxr_lua_check_handle(L, 1, PROJECTOR);
-    pxr_tensor *x = check_matrix(L, 2);
+    pxr_tensor *x = check_matrix(L, 2, pxr_projector_device(projector));
     pxr_lua_collect_if_needed(L);
     pxr_tensor *out = push_matrix(L, pxr_projector_device(projector), x->size[0], pxr_projector_out(projector));
     pxr_lua_check(L, pxr_projector_forward(projector, out, x, &error), &error);
@@ -321,7 +322,8 @@ static int object_tokenizer_pool(lua_State *L)
     pxr_pooled_region pooled;
     int64_t grid[2], image[2], box[4];
     pxr_object_tokenizer *tokenizer = pxr_lua_check_handle(L, 1, OBJECT_TOKENIZER);
-    pxr_tensor *features = pxr_lua_check_tensor(L, 2), *mask_grid = pxr_lua_check_tensor(L, 4);
+    pxr_tensor *features = pxr_lua_bring(L, 2, pxr_object_tokenizer_device(tokenizer));
+    pxr_tensor *mask_grid = pxr_lua_bring(L, 4, pxr_cpu_device());
     check_pair(L, 3, grid);
     luaL_checktype(L, 5, LUA_TTABLE);
     for (int i = 0; i < 4; i++) {
@@ -382,9 +384,10 @@ static int infusion_forward(lua_State *L)
     pxr_error error = {0};
     pxr_infusion *infusion = pxr_lua_check_handle(L, 1, INFUSION);
     const pxr_infusion_step step = (pxr_infusion_step)luaL_checkoption(L, 2, NULL, steps);
-    pxr_tensor *tokens = check_matrix(L, 3), *context = check_matrix(L, 4);
+    pxr_device *device = pxr_infusion_device(infusion);
+    pxr_tensor *tokens = check_matrix(L, 3, device), *context = check_matrix(L, 4, device);
     pxr_lua_collect_if_needed(L);
-    pxr_tensor *out = push_matrix(L, pxr_infusion_device(infusion), tokens->size[0], tokens->size[1]);
+    pxr_tensor *out = push_matrix(L, device, tokens->size[0], tokens->size[1]);
     pxr_lua_check(L, pxr_infusion_forward(infusion, step, out, tokens, context, &error), &error);
     return 1;
 }

@@ -7,6 +7,7 @@
 #include "core/memory.h"
 #include "core/threads.h"
 #include "cpu/cpu.h"
+#include "ops/backend.h"
 #include "ops/device.h"
 #include "ops/ops.h"
 
@@ -605,6 +606,43 @@ static int devices(lua_State *L)
     return 1;
 }
 
+/*** In what a device computes products and attention: "f32", or "bf16" (operands rounded to bfloat16, or to float16 where
+ * the weights are; the sums are float32).
+ * @function compute
+ * @tparam string device
+ * @tparam[opt] string precision what it shall be from now on
+ * @treturn string
+ */
+static int compute(lua_State *L)
+{
+    static const char *const names[] = {[PXR_COMPUTE_F32] = "f32", [PXR_COMPUTE_BF16] = "bf16", NULL};
+    pxr_device *device = pxr_lua_opt_device(L, 1);
+    const pxr_compute wanted = (pxr_compute)luaL_checkoption(L, 2, names[device->compute], names);
+    if (device->is_host && wanted != PXR_COMPUTE_F32)
+        return luaL_error(L, "compute: %s computes in f32, not in %s", device->name, names[wanted]);
+    device->compute = wanted;
+    lua_pushstring(L, names[wanted]);
+    return 1;
+}
+
+/*** The memory of a device that is not the host.
+ * @function device_memory
+ * @tparam string device
+ * @treturn ?int bytes that are free; nil where the device's memory is the process's own
+ * @treturn ?int bytes in all
+ */
+static int device_memory(lua_State *L)
+{
+    pxr_error error = {0};
+    size_t available = 0, total = 0;
+    pxr_device *device = pxr_lua_opt_device(L, 1);
+    if (!device->backend->memory) return 0;
+    pxr_lua_check(L, device->backend->memory(device, &available, &total, &error), &error);
+    lua_pushnumber(L, (lua_Number)available);
+    lua_pushnumber(L, (lua_Number)total);
+    return 2;
+}
+
 /*** Names of all ops of the op table.
  * @function ops
  * @treturn {string,...}
@@ -675,6 +713,8 @@ void pxr_lua_open_ops(lua_State *L)
         {"attention_weights", attention_weights},
         {"kmeans", kmeans},
         {"sample", sample},
+        {"compute", compute},
+        {"device_memory", device_memory},
         {"threads", threads},
         {"isa", isa},
         {"isas", isas},

@@ -124,6 +124,17 @@ pxr_tensor *pxr_lua_push_host(lua_State *L, const pxr_tensor *x)
     return push_on_device(L, x, is_host ? pxr_tensor_device(x) : pxr_cpu_device());
 }
 
+pxr_tensor *pxr_lua_bring(lua_State *L, int index, pxr_device *device)
+{
+    pxr_tensor *x = pxr_lua_check_tensor(L, index);
+    if (pxr_tensor_device(x) == device) return x;
+    const int top = lua_gettop(L);
+    pxr_tensor *moved = push_on_device(L, x, device);
+    lua_replace(L, index);
+    lua_settop(L, top);
+    return moved;
+}
+
 bool pxr_lua_overlap(const pxr_tensor *a, const pxr_tensor *b)
 {
     if (a->storage != b->storage) return false;

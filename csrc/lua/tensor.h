@@ -33,6 +33,9 @@ const pxr_tensor *pxr_lua_as_type(lua_State *L, const pxr_tensor *x, pxr_dtype d
 /** Pushes a dense tensor in host memory with x's elements: a view of x where nothing has to be moved. */
 pxr_tensor *pxr_lua_push_host(lua_State *L, const pxr_tensor *x);
 
+/** The tensor at stack index `index` (positive) on `device`: the one that is there, or a copy that takes its place. */
+pxr_tensor *pxr_lua_bring(lua_State *L, int index, pxr_device *device);
+
 /** Pushes a tensor of one element (rank 0) with the number at stack index `index`, which must fit `dtype`. */
 pxr_tensor *pxr_lua_push_scalar(lua_State *L, pxr_device *device, pxr_dtype dtype, int index);
 

@@ -21,8 +21,8 @@ void pxr_lua_shift_indices(lua_State *L, const pxr_tensor *x, int64_t offset)
     lua_pop(L, 1);
 }
 
-/* Pushes the indices at stack index `index` as int64 counted from 0. */
-static const pxr_tensor *push_indices(lua_State *L, int index)
+/* Pushes the indices at stack index `index` as int64 counted from 0, on `device`. */
+static const pxr_tensor *push_indices(lua_State *L, int index, pxr_device *device)
 {
     const pxr_tensor *given = pxr_lua_check_tensor(L, index);
     if (pxr_dtype_is_float(given->dtype))
@@ -30,7 +30,7 @@ static const pxr_tensor *push_indices(lua_State *L, int index)
                       lua_pushfstring(L, "indices of an integer type expected, got %s", pxr_dtype_name(given->dtype)));
     const pxr_tensor *from_zero = pxr_lua_push_copy(L, given, PXR_I64);
     pxr_lua_shift_indices(L, from_zero, -1);
-    return from_zero;
+    return pxr_lua_bring(L, lua_gettop(L), device);
 }
 
 /*** Elements along a dim by index: `x:gather(1, index)[i][j]` is `x[index[i][j]][j]`, and so on for other dims.
@@ -44,16 +44,16 @@ static int gather(lua_State *L)
     pxr_error error = {0};
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     const int dim = pxr_lua_check_dim(L, 2, x->rank);
-    const pxr_tensor *index = push_indices(L, 3);
+    const pxr_tensor *index = push_indices(L, 3, pxr_tensor_device(x));
     pxr_tensor *out = pxr_lua_push_empty(L, pxr_tensor_device(x), x->dtype, index->rank, index->size);
     const pxr_status status = pxr_gather(&(pxr_gather_args){.out = out, .x = x, .index = index, .dim = dim}, &error);
     pxr_lua_check(L, status, &error);
     return 1;
 }
 
-static const pxr_tensor *push_index_list(lua_State *L, int index)
+static const pxr_tensor *push_index_list(lua_State *L, int index, pxr_device *device)
 {
-    const pxr_tensor *indices = push_indices(L, index);
+    const pxr_tensor *indices = push_indices(L, index, device);
     if (indices->rank != 1)
         luaL_argerror(L, index, lua_pushfstring(L, "a list of indices (one dim) expected, got %d dims", indices->rank));
     return indices;
@@ -70,7 +70,7 @@ static int index_select(lua_State *L)
     pxr_error error = {0};
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     const int dim = pxr_lua_check_dim(L, 2, x->rank);
-    const pxr_tensor *index = push_index_list(L, 3);
+    const pxr_tensor *index = push_index_list(L, 3, pxr_tensor_device(x));
     pxr_tensor shape = *x;
     shape.size[dim] = index->size[0];
     pxr_tensor *out = pxr_lua_push_empty(L, pxr_tensor_device(x), x->dtype, shape.rank, shape.size);
@@ -92,7 +92,8 @@ static int index_add(lua_State *L)
     pxr_error error = {0};
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     const int dim = pxr_lua_check_dim(L, 2, x->rank);
-    const pxr_tensor *source = pxr_lua_check_tensor_of(L, 4, x->dtype), *index = push_index_list(L, 3);
+    const pxr_tensor *source = pxr_lua_check_tensor_of(L, 4, x->dtype);
+    const pxr_tensor *index = push_index_list(L, 3, pxr_tensor_device(x));
     if (pxr_lua_overlap(x, source) || x->storage == source->storage)
         source = pxr_lua_push_copy(L, source, source->dtype);
     const pxr_status status =

@@ -56,6 +56,11 @@ int64_t pxr_object_tokenizer_hidden(const pxr_object_tokenizer *tokenizer)
     return tokenizer->hidden;
 }
 
+pxr_device *pxr_object_tokenizer_device(const pxr_object_tokenizer *tokenizer)
+{
+    return tokenizer->device;
+}
+
 /* ---- pooling --------------------------------------------------------------------------------------------------- */
 
 /* A host tensor's contents on `device`; the same tensor, retained, when it is already there. */

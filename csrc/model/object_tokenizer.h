@@ -67,5 +67,6 @@ void pxr_pooled_region_release(pxr_pooled_region *pooled);
 pxr_saot_variant pxr_object_tokenizer_variant(const pxr_object_tokenizer *tokenizer);
 int64_t pxr_object_tokenizer_mask_num(const pxr_object_tokenizer *tokenizer);
 int64_t pxr_object_tokenizer_hidden(const pxr_object_tokenizer *tokenizer);
+pxr_device *pxr_object_tokenizer_device(const pxr_object_tokenizer *tokenizer);
 
 #endif

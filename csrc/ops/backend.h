@@ -25,6 +25,9 @@ typedef struct pxr_backend {
     /** Waits until everything asked of the device is done; reports errors of earlier asynchronous work. */
     pxr_status (*synchronize)(pxr_device *device, pxr_error *error);
 
+    /** Bytes of the device's memory that are free, and all of them. NULL: as the process's own. */
+    pxr_status (*memory)(pxr_device *device, size_t *available, size_t *total, pxr_error *error);
+
 #define PXR_OP(name) pxr_status (*name)(pxr_device * device, const pxr_##name##_args *args, pxr_error *error);
 #define PXR_PRIMITIVE(name) PXR_OP(name)
 #include "ops/ops.def"

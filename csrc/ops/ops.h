@@ -117,7 +117,7 @@ typedef struct pxr_embedding_args {
     const pxr_tensor *out;    /* [n,D] float32, rows dense */
     const pxr_tensor *table;  /* [V,D] any float type, rows dense; or integers */
     const pxr_tensor *scales; /* of integers, rows dense; else NULL */
-    const pxr_tensor *ids;    /* [n] int64, contiguous; 0 <= id < V is checked on host devices */
+    const pxr_tensor *ids;    /* [n] int64, contiguous; each 0 <= id < V, else an error names it */
 } pxr_embedding_args;
 
 /* The quantised matrix nearest to `x`. int8: a group's largest magnitude becomes 127. Four bits: of some scales that map

@@ -29,8 +29,8 @@ local SAMPLING = { "fps", "max_frames", "start", "end" } -- how videos are looke
 local OPTIONS = {
     model = { type = "string|table", required = true }, out = { type = "string", required = true },
     tasks = "string|table", where = "string|function", each = "string|function", shard = "table",
-    root = "string", masks = "string", device = "string", threads = "integer", weights = "string",
-    tokenizer = "string|table|function",
+    root = "string", masks = "string", device = "string", compute = "string", threads = "integer",
+    weights = "string", tokenizer = "string|table|function",
     local_crop = { "own", "first" }, fps = "number", max_frames = "integer", start = "number", ["end"] = "number",
     progress = "function",
 }
@@ -132,7 +132,8 @@ end
 local function new_job(path, given)
     local model = given.model
     if type(model) == "string" then
-        model = require("pixelrefer.model").load(model, pick(given, { "device", "threads", "tokenizer", "weights" }))
+        model = require("pixelrefer.model").load(model,
+            pick(given, { "device", "threads", "compute", "tokenizer", "weights" }))
     end
     local tasks = check_tasks(given.tasks)
     if given.each and tasks then error("annotate: either tasks or each", 0) end
@@ -148,7 +149,7 @@ local function new_job(path, given)
         version = 1,
         dataset = { name = path:match("([^/]+)/*$"), bytes = bytes_of(path) },
         model = fingerprint.model(model, type(given.tokenizer) == "string" and given.tokenizer or nil),
-        device = model.device, precision = "float32",
+        device = model.device, precision = model.compute == "bf16" and "bfloat16" or "float32",
         tasks = tasks, where = mark(given.where), each = mark(given.each, true),
         generation = settings, local_crop = given.local_crop, sampling = job.sampling, shard = job.shard,
     }
@@ -368,8 +369,8 @@ end
 -- @tparam[opt] string given.masks the folder of a folder's masks
 -- @tparam[opt] function given.progress called after each answer with scenes, answers, failed, share (0 to 1), rate
 --   (answers a second) and left (seconds; nil while unknown)
--- @param given.others device, threads, tokenizer as for `load`; generation's options and local_crop as for `ask`; fps,
---   max_frames, start and `end` as for `video.load`
+-- @param given.others device, compute, threads, tokenizer as for `load`; generation's options and local_crop as for
+--   `ask`; fps, max_frames, start and `end` as for `video.load`
 -- @treturn table answers, failed, scenes, filtered, stored (answers that were there already), seconds, problems (the
 --   first 20 lines with an error)
 -- @raise settings that differ from those that the file was begun with; a full disk; "interrupted" at Ctrl-C

@@ -85,7 +85,7 @@ end
 -- @treturn table list of {id =, text =, logprob =}, the likeliest first; an id without a token has the text ""
 -- @treturn number the drawn token's log-probability
 function generation.alternatives(logits, id, count, tokenizer)
-    local logprobs = logits:logSoftmax(2):squeeze(1)
+    local logprobs = logits:to("cpu"):logSoftmax(2):squeeze(1)
     local values, places = logprobs:topk(math.min(count, logprobs:nElement()))
     local list = {}
     for i, place in ipairs(places:totable()) do

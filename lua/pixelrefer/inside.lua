@@ -36,8 +36,9 @@ local function kind_of(model, id)
     return id == model.image_id and "visual" or id == model.region_id and "object" or "text"
 end
 
--- One stage: the turn's ids, a region's cells, or a layer's attention.
+-- One stage: the turn's ids, a region's cells, or a layer's attention. What is kept lies on the host.
 local function take(self, stage, value)
+    if tensor.isTensor(value) then value = value:to("cpu") end
     if stage == "prompt_ids" then self.ids, self.rows = value:totable(), {} end
     local number, field = stage:match("^region(%d+)%.([%w_]+)$")
     if number then
@@ -240,11 +241,12 @@ function inside.regions(scene, regions, given)
         if field == "box" then region.item.box = value:totable()
         elseif field == "crop" then region.item.picture = value
         elseif field == "mask_grid" then region.item.mask_grid = value
-        elseif field ~= "picture" then region[field] = value end
+        elseif field ~= "picture" then region[field] = value:to("cpu") end
     end)
     local tokens, counts = model.pipeline.tokenize(model, flat, tensor.generator(given.seed or 0), stage,
         { local_crop = given.local_crop or "own", remembered = scene.remembered })
     local start = 1
+    tokens = tokens:to("cpu")
     for j, region in ipairs(list) do
         region.embeddings, start = tokens:narrow(1, start, counts[j]), start + counts[j]
     end
@@ -289,8 +291,9 @@ function inside.words(model, rows, count)
         error(("words: rows [k,%d] expected"):format(width), 0)
     end
     local named = math.min(model.tokenizer:size(), model.config.vocab_size) -- a matrix may have more rows than tokens
+    rows = rows:to("cpu"):contiguous()
     return tensor.scope(function()
-        local cosines = cosines_with_words(rows:contiguous(), model.weights.decoder, named)
+        local cosines = cosines_with_words(rows, model.weights.decoder, named)
         local values, places = cosines:topk(math.min(count or 5, named), 2)
         local lists = {}
         for r = 1, rows:size(1) do

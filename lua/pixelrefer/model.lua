@@ -2,6 +2,7 @@
 -- @module pixelrefer.model
 local checkpoint = require "pixelrefer.checkpoint"
 local core = require "pixelrefer.core"
+local footprint = require "pixelrefer.footprint"
 local generation = require "pixelrefer.generation"
 local layout = require "pixelrefer.layout"
 local object_tokenizer = require "pixelrefer.object_tokenizer"
@@ -27,8 +28,25 @@ local PIPELINES = {
 
 local LOAD_OPTIONS = {
     device = "string", threads = { type = "integer", min = 1, max = 256 }, tokenizer = "string|table|function",
-    weights = "string",
+    compute = { "f32", "bf16" }, weights = "string",
 }
+
+-- The models that there are.
+local models = setmetatable({}, { __mode = "k" })
+
+-- Gives a device the precision that is asked for; a device has one, which other models may be using.
+local function set_compute(device, wanted)
+    local current = core.compute(device)
+    if not wanted or wanted == current then return current end
+    collectgarbage()
+    for other in pairs(models) do
+        if other.device == device then
+            error(("load: %s computes in %s for %s, which is loaded: it cannot compute in %s too"):format(device,
+                current, other.path, wanted), 0)
+        end
+    end
+    return core.compute(device, wanted)
+end
 
 -- The decoder's inputs for pictures and regions are found by token.
 local function special_id(text, name, path)
@@ -46,16 +64,15 @@ local function quantised(weights, config, kind, files)
         error(("%s: its weights have %d bits already"):format(files.path, there.bits), 0)
     end
     config.quantization = settings
-    weights = quantize.weights(weights, settings)
-    files.bytes = quantize.bytes(weights)
-    return weights
+    return quantize.weights(weights, settings)
 end
 
 --- Loads a checkpoint directory (or a name found in the caches).
 -- @tparam string name
--- @tparam[opt] table given device ("cpu"), threads, tokenizer (the object tokenizer in place of the one
---   that the weights were trained with: see `object_tokenizer.new`), weights ("int8" or "int4": matrices are quantised
---   while loading, see `quantize`; nil: as they are in the files, mapped)
+-- @tparam[opt] table given device ("cpu"), threads, compute ("f32" or "bf16": in what the device computes products;
+--   the default is the device's), tokenizer (the object tokenizer in place of the one that the weights were trained
+--   with: see `object_tokenizer.new`), weights ("int8" or "int4": matrices are quantised while loading, see
+--   `quantize`; nil: as they are in the files, mapped)
 -- @treturn Model
 function Model.load(name, given)
     given = options.check(given, LOAD_OPTIONS, "load")
@@ -65,7 +82,10 @@ function Model.load(name, given)
     local parts = layout.read(files)
     local config, weights = parts.config, parts.weights
     if given.weights then weights = quantised(weights, config, given.weights, files) end
+    if config.quantization then files.bytes = quantize.bytes(weights, device) end
     config.framework = parts.framework
+    local compute = set_compute(device, given.compute)
+    footprint.check(device, config, files.bytes, files.path)
     local self = setmetatable({
         path = files.path,
         framework = parts.framework,
@@ -74,6 +94,7 @@ function Model.load(name, given)
         weights = weights,
         generation_config = generation.read(files.generation_config, files.path .. "/generation_config.json"),
         device = device,
+        compute = compute,
         bytes = files.bytes,
     }, Model)
     self.tokenizer = tokenizer.load(files.path)
@@ -89,6 +110,7 @@ function Model.load(name, given)
     self.object_tokenizer = object_tokenizer.new(given.tokenizer, config, weights.object_tokenizer, device)
     if self.framework == "object_only" then self.infusion = core.infusion(hidden, weights.infusion, device) end
     self.decoder = core.decoder(config, weights.decoder, device)
+    models[self] = true
     return self
 end
 

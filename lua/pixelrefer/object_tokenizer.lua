@@ -168,10 +168,12 @@ function object_tokenizer.new(given, config, weights, device)
     check_table(found, name)
     local where = {}
     for _, step in ipairs(STEPS) do where[step] = ("tokenizer %s: %s"):format(name, step) end
+    local function is_own(step) return found[step] and found ~= builtin end
     local function run(step, ...)
-        local own = found[step] and found ~= builtin
-        return call(where[step], own, found[step] or builtin[step], ...)
+        return call(where[step], is_own(step), found[step] or builtin[step], ...)
     end
+    -- What a step in Lua works on lies on the host, as the weights in `own` do, whatever device the model is on.
+    local function run_at(step, x, ...) return run(step, is_own(step) and x:to("cpu") or x, ...) end
     local hidden = config.vision_encoder_config.hidden_size
     return {
         name = name,
@@ -182,12 +184,12 @@ function object_tokenizer.new(given, config, weights, device)
             return item
         end,
         pool = function(features, item, own)
-            local tokens, cells, assignment = run("pool", features, item, own or weights)
+            local tokens, cells, assignment = run_at("pool", features, item, own or weights)
             return check_rows(where.pool, tokens, hidden), check_optional(where.pool, "cells", cells, 2),
                 check_optional(where.pool, "assignment", assignment, 1)
         end,
         project = function(tokens, own)
-            local projected = run("project", tokens, own or weights)
+            local projected = run_at("project", tokens, own or weights)
             return check_rows(where.project, projected, config.hidden_size, tokens:size(1))
         end,
     }

@@ -105,15 +105,17 @@ function quantize.weights(weights, settings)
 end
 
 local BYTES = { float32 = 4, float16 = 2, bfloat16 = 2, int8 = 1, uint8 = 1 }
+local WIDENED = { float32 = 4, float16 = 2, bfloat16 = 2, int8 = 2, uint8 = 4 } -- integers as bfloat16
 
 --- Bytes of a model's weights.
 -- @tparam table weights part -> name -> Tensor
+-- @tparam[opt="cpu"] string device other devices than the CPU hold integers as bfloat16
 -- @treturn int
-function quantize.bytes(weights)
-    local total, seen = 0, {} -- a tied head is its embeddings
+function quantize.bytes(weights, device)
+    local total, seen, sizes = 0, {}, (device or "cpu") == "cpu" and BYTES or WIDENED -- a tied head is its embeddings
     for _, tensors in pairs(weights) do
         for _, tensor in pairs(tensors) do
-            if not seen[tensor] then total = total + tensor:nElement() * BYTES[tensor:dtype()] end
+            if not seen[tensor] then total = total + tensor:nElement() * sizes[tensor:dtype()] end
             seen[tensor] = true
         end
     end

@@ -214,7 +214,7 @@ local function prepare(session, answer, text, regions, given, stage)
 end
 
 -- Feeds the last token, if there is one, and draws the next.
-local function step(session, answer)
+local function feed_and_draw(session, answer)
     local decoder, state, stage = session.model.decoder, answer.state, answer.state.stage
     local logits, count = state.logits, #answer.ids
     if count > 0 then
@@ -224,6 +224,13 @@ local function step(session, answer)
         logits = stage(prefix .. "logits", decoder:logits(hidden):squeeze(1)):view(1, -1)
     end
     return answer:draw(logits)
+end
+
+-- One step. Its tensors go at its end, so that the next one finds their memory, unless somebody looks, who may keep
+-- them.
+local function step(session, answer)
+    if answer.state.stage.watched then return feed_and_draw(session, answer) end
+    return tensor.scope(feed_and_draw, session, answer)
 end
 
 -- The next token of an answer, fed and drawn; nil at its end.

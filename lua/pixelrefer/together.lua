@@ -57,6 +57,20 @@ local function count_of(answers)
     return count
 end
 
+-- Feeds each row's last token and draws its next: false when the decoder was interrupted. The tensors go at the end.
+local function step(decoder, cache, answers, rows)
+    return tensor.scope(function()
+        local ok, logits = pcall(feed, decoder, cache, answers, rows)
+        if not ok and not tostring(logits):find("interrupted", 1, true) then error(logits, 0) end
+        for i, row in ipairs(rows) do
+            local answer = answers[row]
+            if not ok then answer.stopped = "interrupted" end
+            answer:take(ok and answer:draw(logits:narrow(1, i, 1)) or nil)
+        end
+        return ok
+    end)
+end
+
 local function answer_group(questions, given)
     if #questions == 1 then
         local question = questions[1]
@@ -70,13 +84,7 @@ local function answer_group(questions, given)
     local rows = going_on(answers, cache, model.config.max_position_embeddings)
     while #rows > 0 do
         local started = core.tick()
-        local ok, logits = pcall(feed, model.decoder, cache, answers, rows)
-        if not ok and not tostring(logits):find("interrupted", 1, true) then error(logits, 0) end
-        for i, row in ipairs(rows) do
-            local answer = answers[row]
-            if not ok then answer.stopped = "interrupted" end
-            answer:take(ok and answer:draw(logits:narrow(1, i, 1)) or nil)
-        end
+        local ok = step(model.decoder, cache, answers, rows)
         local share = (core.tick() - started) / #rows
         for _, row in ipairs(rows) do answers[row].seconds.decode = answers[row].seconds.decode + share end
         if ok and given and given.progress then given.progress(count_of(answers)) end

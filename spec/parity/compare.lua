@@ -33,6 +33,22 @@ local function readable(tensor)
     return (READABLE[tensor:dtype()] and tensor or tensor:float()):contiguous()
 end
 
+--- What a stage computed with bfloat16 operands may be away from float32: the norm of the difference, relative to that
+-- of what is expected.
+compare.BFLOAT16 = { norm = 1e-2 }
+
+--- The norm of the difference of two tensors, relative to that of `expected`.
+local function norms(found, expected, count, limit)
+    local difference, size = 0, 0
+    for i = 0, count - 1 do
+        local a, b = tonumber(found[i]), tonumber(expected[i])
+        difference, size = difference + (a - b) ^ 2, size + b ^ 2
+    end
+    local away = size == 0 and math.sqrt(difference) or math.sqrt(difference / size)
+    local passed = away <= limit.norm
+    return { passed = passed, error = away, why = not passed and ("it is %.3g away"):format(away) or nil }
+end
+
 --- The largest error of `count` numbers, where `found` and `expected` are indexed from 0.
 -- @return verdict as compare.tensors gives it
 local function numbers(found, expected, count, limit)
@@ -57,7 +73,7 @@ end
 --- Compares two tensors of the same shape. Whole numbers must be equal, whatever type they came in.
 -- @tparam Tensor found what was computed, on any device
 -- @tparam Tensor expected float32, uint8 or int64 on the CPU
--- @tparam ?table limit as compare.FLOAT32; by the expected type when absent
+-- @tparam ?table limit as compare.FLOAT32 or compare.BFLOAT16; by the expected type when absent
 -- @treturn table `passed`; `error`, the largest absolute one; `why`, the worst element when it failed
 function compare.tensors(found, expected, limit)
     local dtype = expected:dtype()
@@ -70,7 +86,7 @@ function compare.tensors(found, expected, limit)
         }
     end
     local a, b = readable(found), readable(expected)
-    local verdict = numbers(a:data(), b:data(), b:nElement(), limit)
+    local verdict = (limit.norm and norms or numbers)(a:data(), b:data(), b:nElement(), limit)
     verdict.limit = limit
     return verdict
 end

@@ -10,6 +10,7 @@ function report.new(write)
 end
 
 local function limit_text(limit)
+    if limit.norm then return ("%g of the norm"):format(limit.norm) end
     if not limit or (limit.absolute == 0 and limit.relative == 0) then return "equal" end
     if limit.relative == 0 then return ("%g"):format(limit.absolute) end
     return ("%g + %g rel"):format(limit.absolute, limit.relative)

@@ -1,6 +1,7 @@
 -- make parity: compares the library with a directory of golden tensors (models, cases, units, each of them optional).
 --
---     luajit spec/parity/run.lua [--golden DIR] [--device NAME] [--case NAME] [--threads N]
+--     luajit spec/parity/run.lua [--golden DIR] [--device NAME] [--compute f32|bf16] [--case NAME]
+--         [--threads N]
 --
 -- One line for each case and stage with its largest error, then `N passed, N failed, N skipped`; exit code 1 on a miss,
 -- and when there was nothing to compare.
@@ -10,10 +11,11 @@ local places = require "parity.places"
 local report = require "parity.report"
 local units = require "parity.units"
 
-local KNOWN = { golden = true, device = true, case = true, threads = true }
+local KNOWN = { golden = true, device = true, compute = true, case = true, threads = true }
 
 local function usage(message)
-    io.stderr:write(message, "\nusage: run.lua [--golden DIR] [--device NAME] [--case NAME] [--threads N]\n")
+    io.stderr:write(message, "\nusage: run.lua [--golden DIR] [--device NAME] [--compute f32|bf16] [--case NAME] "
+        .. "[--threads N]\n")
     os.exit(2)
 end
 

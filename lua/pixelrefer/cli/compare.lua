@@ -44,7 +44,7 @@ commands.compare = {
         local score = given.score and load_function(given.score, "score")
         progress.show("loading %s", given.model)
         local model = require("pixelrefer.model").load(given.model, {
-            device = given.device, threads = given.threads, weights = given.weights,
+            device = given.device, compute = given.compute, threads = given.threads, weights = given.weights,
         })
         local base = given.out and given.out:gsub("%.%w+$", "")
         local result = compare.run(model, words[1], {

@@ -2,6 +2,7 @@
 -- @module pixelrefer.cli.info
 local checkpoint = require "pixelrefer.checkpoint"
 local core = require "pixelrefer.core"
+local footprint = require "pixelrefer.footprint"
 local layout = require "pixelrefer.layout"
 local media = require "pixelrefer.media"
 
@@ -20,12 +21,32 @@ local function describe_types(tensors)
     return table.concat(names, ", ")
 end
 
-local function checkpoint_rows(path)
+-- What the checkpoint needs on a device, against what is free there.
+local function device_rows(config, weights, given)
+    local available, total = core.device_memory(given.device)
+    local compute = given.compute or core.compute(given.device)
+    local asked = { context = given.context, frames = given.frames, cells = given.cells, compute = compute }
+    local needs, usual = footprint.needs(config, weights, asked), footprint.USUAL
+    local rows = {
+        { "needed there", ("%.0f MiB: %.0f of weights, %.0f for %d tokens of context, %.0f of activations for %d x %d "
+            .. "cells"):format(needs.total / 2 ^ 20, needs.weights / 2 ^ 20, needs.context / 2 ^ 20,
+            given.context or usual.context, needs.activations / 2 ^ 20, given.frames or usual.frames,
+            given.cells or usual.cells) },
+        { "computes in", compute },
+    }
+    if available then
+        rows[#rows + 1] = { "free on " .. given.device, ("%.0f of %.0f MiB: it %s"):format(available / 2 ^ 20,
+            total / 2 ^ 20, needs.total <= available and "fits" or "does not fit") }
+    end
+    return rows
+end
+
+local function checkpoint_rows(path, given)
     local files = checkpoint.open(path)
     local parts = layout.read(files)
     local config, vision = parts.config, parts.config.vision_encoder_config
     local per_token = 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    return {
+    local rows = {
         { "framework", parts.framework == "object_only" and "Object-Only (PixelRefer-Lite)"
                        or "Vision-Object (PixelRefer)" },
         { "directory", files.path },
@@ -43,6 +64,8 @@ local function checkpoint_rows(path)
         { "memory", ("%.1f MiB of weights (mapped), %.1f KiB a token of context"):format(files.bytes / 2 ^ 20,
                                                                                       per_token / 1024) },
     }
+    for _, row in ipairs(given.device and device_rows(config, files.bytes, given) or {}) do rows[#rows + 1] = row end
+    return rows
 end
 
 local function media_rows(path)
@@ -60,8 +83,11 @@ end
 
 --- Rows {name, value} about a path or a checkpoint's name.
 -- @tparam string path
+-- @tparam[opt] table given of a checkpoint: device, and compute, context, frames, cells as `footprint.needs` takes them
 -- @treturn table
-return function(path)
-    if core.path_kind(path .. "/config.json") or not core.path_kind(path) then return checkpoint_rows(path) end
+return function(path, given)
+    if core.path_kind(path .. "/config.json") or not core.path_kind(path) then
+        return checkpoint_rows(path, given or {})
+    end
     return media_rows(path)
 end

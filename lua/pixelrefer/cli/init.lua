@@ -16,6 +16,8 @@ usage:
   pixelrefer describe MEDIA [--model DIR] REGION...            one answer per region
   pixelrefer ask [MEDIA] "PROMPT with <region>" REGION...      one answer about all of them
   pixelrefer info DIR | MEDIA                                  what is in a checkpoint, a picture, a video
+  pixelrefer info DIR --device NAME [--context N] [--frames N] [--cells N]
+                                                               the memory that it needs there
   pixelrefer tokenize --model DIR TEXT|-                       ids on one line (--decode: back to text)
   pixelrefer draw MEDIA REGION... -o out.png                   the picture with its regions
   pixelrefer annotate DATASET --model DIR --out FILE [--task "PROMPT with <region>"]...
@@ -45,7 +47,7 @@ options:
   --sample --temperature X --top-k N --top-p X --repetition-penalty X --seed N --max-new-tokens N
   --local-crop own|first   Lite: each region its own crop, or the reference's first
   --fps X --max-frames N --start S --end S                     how a video is sampled
-  --threads N --device NAME
+  --threads N --device NAME --compute f32|bf16                 where, and in what products are computed
   --weights int8|int4      quantise the matrices while loading: a half or a quarter of the memory
 annotate:
   DATASET                  COCO or LVIS JSON; questions as JSON or JSON lines; a folder of pictures with masks/NAME.png
@@ -88,7 +90,8 @@ local function load_model(given)
     local name = given.model or SHIPPED
     progress.show("loading %s", name)
     return model.load(name, {
-        device = given.device, threads = given.threads, tokenizer = given.tokenizer, weights = given.weights,
+        device = given.device, compute = given.compute, threads = given.threads, tokenizer = given.tokenizer,
+        weights = given.weights,
     })
 end
 
@@ -208,11 +211,14 @@ commands.ask = {
 }
 
 commands.info = {
-    spec = merged({ json = "flag" }),
+    spec = merged({
+        json = "flag", device = "string", compute = "string",
+        context = "integer", frames = "integer", cells = "integer",
+    }),
     run = function(given, words)
         if #words ~= 1 then arguments.fail("info takes one checkpoint directory, picture or video") end
         if words[1] == "" then arguments.fail("a checkpoint directory, picture or video expected, found ''") end
-        local rows = require("pixelrefer.cli.info")(words[1])
+        local rows = require("pixelrefer.cli.info")(words[1], given)
         if given.json then
             local record = {}
             for _, row in ipairs(rows) do record[row[1]] = row[2] end

@@ -13,7 +13,9 @@ settings.GENERATION = {
 settings.MEDIA = { fps = "number", ["max-frames"] = "integer", start = "number", ["end"] = "number" }
 
 --- Which model, and where it runs.
-settings.MODEL = { model = "path", threads = "integer", device = "string", weights = "string" }
+settings.MODEL = {
+    model = "path", threads = "integer", device = "string", compute = "string", weights = "string",
+}
 
 --- The object tokenizer.
 settings.TOKENIZER = { tokenizer = "path" }

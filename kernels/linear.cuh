@@ -1,0 +1,43 @@
+/* What the three ways to compute a linear layer share: the job and its epilogue. */
+#ifndef PXR_KERNELS_LINEAR_CUH
+#define PXR_KERNELS_LINEAR_CUH
+
+#include "device.h"
+#include "numeric.cuh"
+
+/* out = activation(x weight^T + bias) + residual; strides in elements. */
+struct pxr_gpu_linear_job {
+    float *out;            /* [rows,columns] */
+    const float *x;        /* [rows,depth] */
+    const void *weight;    /* [columns,depth] */
+    const void *bias;      /* [columns] or NULL */
+    const float *residual; /* [rows,columns], may be `out`, or NULL */
+    int64_t out_stride, x_stride, weight_stride, residual_stride;
+    int rows, columns, depth;
+    pxr_dtype weight_type, bias_type;
+    pxr_activation activation;
+};
+
+GPU_DEV void finish_element(const pxr_gpu_linear_job &job, int row, int column, float sum)
+{
+    if (job.bias) sum += load_float(job.bias, job.bias_type, column);
+    sum = activate(sum, job.activation);
+    if (job.residual) sum += job.residual[row * job.residual_stride + column];
+    job.out[row * job.out_stride + column] = sum;
+}
+
+/** Any sizes, types and alignment, in float32. linear_tile.cu */
+pxr_status pxr_gpu_linear_tile(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error);
+
+enum { PXR_GPU_VECTOR_ROWS = 16 };
+
+/** Up to PXR_GPU_VECTOR_ROWS rows: each weight is read once. linear_vector.cu */
+pxr_status pxr_gpu_linear_vector(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error);
+
+/** True where cuBLASLt takes the job's narrow weights as they lie. linear_lt.cu */
+bool pxr_gpu_linear_lt_takes(const pxr_gpu_linear_job *job);
+
+/** Tensor cores: operands in the weights' narrow type, float32 sums. linear_lt.cu */
+pxr_status pxr_gpu_linear_lt(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error);
+
+#endif

@@ -1,0 +1,231 @@
+/* Ops on rows: layer_norm, rms_norm, rope, silu_mul, embedding. Semantics: ops/ops.h. */
+#include "device.h"
+#include "numeric.cuh"
+
+enum { ROW_THREADS = 256, ELEMENTS_OF_A_THREAD = 4 };
+
+/* Threads for a row of `width` elements: whole warps. */
+static unsigned row_threads(int64_t width)
+{
+    const int64_t warps = pxr_gpu_blocks(width, 32 * ELEMENTS_OF_A_THREAD);
+    return warps * 32 < ROW_THREADS ? (unsigned)warps * 32 : (unsigned)ROW_THREADS;
+}
+
+/* Blocks for `count` elements, of which each thread takes ELEMENTS_OF_A_THREAD, a block apart. */
+static unsigned element_blocks(int64_t count)
+{
+    return (unsigned)pxr_gpu_blocks(count, ROW_THREADS * ELEMENTS_OF_A_THREAD);
+}
+
+#define FOR_ELEMENTS(at, count)                                                                                        \
+    for (int64_t at = (int64_t)blockIdx.x * ROW_THREADS * ELEMENTS_OF_A_THREAD + threadIdx.x, passes = 0;              \
+         passes < ELEMENTS_OF_A_THREAD && at < (count); at += ROW_THREADS, passes++)
+
+/* ---- norms ----------------------------------------------------------------------------------------------------- */
+
+struct norm_job {
+    float *out;         /* [n,width], rows `out_stride` elements apart */
+    const float *x;     /* [n,width] */
+    const void *weight; /* [width] */
+    const void *bias;   /* [width], layer_norm only */
+    int64_t out_stride, x_stride;
+    int width;
+    pxr_dtype weight_type, bias_type;
+    float epsilon;
+};
+
+/* One block a row. Every thread reads its own elements before it writes them, so `out` may be `x`. */
+__global__ void __launch_bounds__(ROW_THREADS) layer_norm_rows(norm_job job)
+{
+    GPU_SHARED(float, partial, 32);
+    const float *x = job.x + (int64_t)blockIdx.x * job.x_stride;
+    float *out = job.out + (int64_t)blockIdx.x * job.out_stride;
+    float sum = 0.0f, squares = 0.0f;
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) sum += x[i];
+    const float mean = block_sum(sum, partial) / (float)job.width;
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) squares += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1.0f / sqrtf(block_sum(squares, partial) / (float)job.width + job.epsilon);
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x)
+        out[i] = (x[i] - mean) * scale * load_float(job.weight, job.weight_type, i) +
+                 load_float(job.bias, job.bias_type, i);
+}
+
+__global__ void __launch_bounds__(ROW_THREADS) rms_norm_rows(norm_job job)
+{
+    GPU_SHARED(float, partial, 32);
+    const float *x = job.x + (int64_t)blockIdx.x * job.x_stride;
+    float *out = job.out + (int64_t)blockIdx.x * job.out_stride;
+    float squares = 0.0f;
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) squares += x[i] * x[i];
+    const float scale = 1.0f / sqrtf(block_sum(squares, partial) / (float)job.width + job.epsilon);
+    for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x)
+        out[i] = x[i] * scale * load_float(job.weight, job.weight_type, i);
+}
+
+static norm_job norm_of(const pxr_tensor *out, const pxr_tensor *x, const pxr_tensor *weight, const pxr_tensor *bias,
+                        float epsilon)
+{
+    norm_job job = {};
+    job.out = static_cast<float *>(out->data);
+    job.x = static_cast<const float *>(x->data);
+    job.weight = weight->data;
+    job.bias = bias ? bias->data : NULL;
+    job.out_stride = out->stride[0];
+    job.x_stride = x->stride[0];
+    job.width = (int)x->size[1];
+    job.weight_type = weight->dtype;
+    job.bias_type = bias ? bias->dtype : PXR_F32;
+    job.epsilon = epsilon;
+    return job;
+}
+
+pxr_status pxr_gpu_layer_norm(pxr_device *device, const pxr_layer_norm_args *args, pxr_error *error)
+{
+    if (pxr_tensor_count(args->x) == 0) return PXR_OK;
+    const norm_job job = norm_of(args->out, args->x, args->weight, args->bias, args->epsilon);
+    return pxr_gpu_launched(device, "layer_norm",
+                        GPU_LAUNCH(layer_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
+                                   pxr_gpu_of(device)->stream, job),
+                        error);
+}
+
+pxr_status pxr_gpu_rms_norm(pxr_device *device, const pxr_rms_norm_args *args, pxr_error *error)
+{
+    if (pxr_tensor_count(args->x) == 0) return PXR_OK;
+    const norm_job job = norm_of(args->out, args->x, args->weight, NULL, args->epsilon);
+    return pxr_gpu_launched(device, "rms_norm",
+                        GPU_LAUNCH(rms_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
+                                   pxr_gpu_of(device)->stream, job),
+                        error);
+}
+
+/* ---- rope ------------------------------------------------------------------------------------------------------ */
+
+struct rope_job {
+    float *x;               /* [n,heads,2*half], in place */
+    const float *cos, *sin; /* [n,half] */
+    int64_t stride, head_stride, cos_stride, sin_stride, count;
+    int heads, half;
+};
+
+/* One thread a pair (x[i], x[i+half]). */
+__global__ void __launch_bounds__(ROW_THREADS) rope_pairs(rope_job job)
+{
+    FOR_ELEMENTS(at, job.count)
+    {
+        const int i = (int)(at % job.half), head = (int)(at / job.half % job.heads);
+        const int64_t row = at / job.half / job.heads;
+        float *x = job.x + row * job.stride + head * job.head_stride;
+        const float c = job.cos[row * job.cos_stride + i], s = job.sin[row * job.sin_stride + i];
+        const float a = x[i], b = x[i + job.half];
+        x[i] = a * c - b * s;
+        x[i + job.half] = b * c + a * s;
+    }
+}
+
+pxr_status pxr_gpu_rope(pxr_device *device, const pxr_rope_args *args, pxr_error *error)
+{
+    const pxr_tensor *out = args->out;
+    rope_job job = {};
+    job.x = static_cast<float *>(out->data);
+    job.cos = static_cast<const float *>(args->cos->data);
+    job.sin = static_cast<const float *>(args->sin->data);
+    job.stride = out->stride[0];
+    job.head_stride = out->stride[1];
+    job.cos_stride = args->cos->stride[0];
+    job.sin_stride = args->sin->stride[0];
+    job.count = pxr_tensor_count(out) / 2;
+    job.heads = (int)out->size[1];
+    job.half = (int)out->size[2] / 2;
+    if (job.count == 0) return PXR_OK;
+    const unsigned blocks = element_blocks(job.count);
+    return pxr_gpu_launched(device, "rope", GPU_LAUNCH(rope_pairs, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job),
+                        error);
+}
+
+/* ---- silu_mul -------------------------------------------------------------------------------------------------- */
+
+struct silu_mul_job {
+    float *out;            /* [n,width] */
+    const float *gate, *up;
+    int64_t out_stride, gate_stride, up_stride, width, count;
+};
+
+__global__ void __launch_bounds__(ROW_THREADS) silu_mul_elements(silu_mul_job job)
+{
+    FOR_ELEMENTS(at, job.count)
+    {
+        const int64_t row = at / job.width, i = at % job.width;
+        const float gate = job.gate[row * job.gate_stride + i];
+        job.out[row * job.out_stride + i] = gate * sigmoid(gate) * job.up[row * job.up_stride + i];
+    }
+}
+
+pxr_status pxr_gpu_silu_mul(pxr_device *device, const pxr_silu_mul_args *args, pxr_error *error)
+{
+    silu_mul_job job = {};
+    job.out = static_cast<float *>(args->out->data);
+    job.gate = static_cast<const float *>(args->gate->data);
+    job.up = static_cast<const float *>(args->up->data);
+    job.out_stride = args->out->stride[0];
+    job.gate_stride = args->gate->stride[0];
+    job.up_stride = args->up->stride[0];
+    job.width = args->out->size[1];
+    job.count = pxr_tensor_count(args->out);
+    if (job.count == 0) return PXR_OK;
+    const unsigned blocks = element_blocks(job.count);
+    return pxr_gpu_launched(device, "silu_mul",
+                        GPU_LAUNCH(silu_mul_elements, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job), error);
+}
+
+/* ---- embedding ------------------------------------------------------------------------------------------------- */
+
+struct embedding_job {
+    float *out;         /* [n,width] */
+    const void *table;  /* [rows,width] */
+    const int64_t *ids; /* [n] */
+    int64_t out_stride, table_stride, rows, width, count;
+    long long *wrong; /* the first place whose id is in no row */
+    pxr_dtype table_type;
+};
+
+__global__ void __launch_bounds__(ROW_THREADS) embedding_elements(embedding_job job)
+{
+    FOR_ELEMENTS(at, job.count)
+    {
+        const int64_t row = at / job.width, i = at % job.width, id = job.ids[row];
+        if (id >= 0 && id < job.rows)
+            job.out[row * job.out_stride + i] = load_float(job.table, job.table_type, id * job.table_stride + i);
+        else
+            atomicMin(job.wrong, (long long)row);
+    }
+}
+
+/* Waits for the device, to tell which id is in no row. */
+pxr_status pxr_gpu_embedding(pxr_device *device, const pxr_embedding_args *args, pxr_error *error)
+{
+    embedding_job job = {};
+    job.out = static_cast<float *>(args->out->data);
+    job.table = args->table->data;
+    job.ids = static_cast<const int64_t *>(args->ids->data);
+    job.out_stride = args->out->stride[0];
+    job.table_stride = args->table->stride[0];
+    job.rows = args->table->size[0];
+    job.width = args->table->size[1];
+    job.count = pxr_tensor_count(args->out);
+    job.table_type = args->table->dtype;
+    if (job.count == 0) return PXR_OK;
+    pxr_status status = pxr_gpu_watch(device, &job.wrong, error);
+    if (status != PXR_OK) return status;
+    status = pxr_gpu_launched(device, "embedding",
+                              GPU_LAUNCH(embedding_elements, element_blocks(job.count), ROW_THREADS, 0,
+                                         pxr_gpu_of(device)->stream, job),
+                              error);
+    int64_t place = PXR_GPU_FINE, id = 0;
+    if (status == PXR_OK) status = pxr_gpu_first_wrong(device, job.wrong, &place, error);
+    if (status != PXR_OK || place == PXR_GPU_FINE) return status;
+    status = pxr_gpu_download(device, &id, job.ids + place, sizeof id, error);
+    if (status != PXR_OK) return status;
+    return pxr_fail(error, PXR_ERROR_ARGUMENT, "embedding: id %lld at place %lld is not in 0 .. %lld", (long long)id,
+                    (long long)place, (long long)job.rows - 1);
+}

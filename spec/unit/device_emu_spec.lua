@@ -1,0 +1,120 @@
+-- A model on a device: precision, memory that runs out or is not needed, errors of the device, what stays usable. The
+-- emulated device takes orders: PIXELREFER_EMU_MEMORY (bytes of the card), PIXELREFER_EMU_FAULT (a kernel that fails).
+local ffi = require "ffi"
+
+local command = require "support.command"
+local core = require "pixelrefer.core"
+local device = require "support.device"
+local pixelrefer = require "pixelrefer"
+local tensor = require "pixelrefer.tensor"
+
+pcall(ffi.cdef, "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);")
+
+local MODEL = "spec/fixtures/golden/models/refer"
+local PROMPT, TOKENS = "What is there?", 6
+
+--- Runs a script in a process of its own; returns what it prints.
+local function run(environment, script)
+    local path = ('LUA_PATH="%s" LUA_CPATH="%s"'):format(package.path, package.cpath)
+    return (command.output_of(("%s %s luajit -e '%s' 2>&1"):format(environment, path, script)))
+end
+
+describe("a model on the emulated device", function()
+    local model
+
+    setup(function()
+        if device.available("emu") then model = pixelrefer.load(MODEL, { device = "emu", compute = "f32" }) end
+    end)
+    before_each(function() device.require "emu" end)
+    after_each(function() ffi.C.unsetenv("PIXELREFER_EMU_MEMORY") end)
+
+    --- Calls a function while the card has `bytes` bytes.
+    local function with_memory(bytes, call, ...)
+        ffi.C.setenv("PIXELREFER_EMU_MEMORY", ("%d"):format(bytes), 1)
+        local results = { pcall(call, ...) }
+        ffi.C.unsetenv("PIXELREFER_EMU_MEMORY")
+        return unpack(results)
+    end
+
+    it("answers as on the CPU, sampled or not", function()
+        local host = pixelrefer.load(MODEL)
+        for _, given in ipairs {
+            { max_new_tokens = TOKENS },
+            { max_new_tokens = TOKENS, temperature = 0.9, top_p = 0.8, seed = 3 },
+            { max_new_tokens = TOKENS, temperature = 1.5, top_k = 20, top_p = 1, repetition_penalty = 1.3, seed = 4 },
+        } do
+            assert.same(host:ask(PROMPT, given).ids, model:ask(PROMPT, given).ids)
+        end
+    end)
+
+    it("allocates nothing once it is under way", function()
+        local session = model:text():session()
+        local next_piece, answer = session:stream(PROMPT, {}, { max_new_tokens = TOKENS, repetition_penalty = 1.2 })
+        for _ = 1, 2 do next_piece() end
+        collectgarbage("stop")
+        local ok, reason = with_memory(1, function() while next_piece() do end end)
+        collectgarbage("restart")
+        assert.is_true(ok, reason)
+        assert.is_true(#answer.ids > 2)
+    end)
+
+    it("says what does not fit before it loads, and what it needed", function()
+        local ok, reason = with_memory(90 * 2 ^ 20, pixelrefer.load, MODEL, { device = "emu" })
+        assert.is_false(ok)
+        assert.is_truthy(reason:match("models/refer does not fit on emu: %d+ MiB are needed %(5 of weights, .- of "
+            .. "90 MiB are free"), reason)
+        assert.equal(TOKENS, #model:ask(PROMPT, { max_new_tokens = TOKENS }).ids)
+    end)
+
+    it("stays usable when the card is full", function()
+        local ok, reason = with_memory(1, tensor.zeros, 3 * 2 ^ 20, { device = "emu" })
+        assert.is_false(ok)
+        assert.is_truthy(reason:match("out of memory on emu: 12%.0 MiB wanted, 0%.0 of 0%.0 MiB are free"), reason)
+        assert.equal(3 * 2 ^ 20, tensor.ones(3 * 2 ^ 20, { device = "emu" }):sum())
+    end)
+
+    it("tells its memory, which what was given back is part of", function()
+        local before = core.device_memory("emu")
+        local x = tensor.zeros(5 * 2 ^ 20, { device = "emu" })
+        assert.equal(before - 20 * 2 ^ 20, (core.device_memory("emu")))
+        x:free()
+        assert.equal(before, (core.device_memory("emu")))
+        assert.is_nil((core.device_memory("cpu")))
+    end)
+
+    it("has one precision at a time", function()
+        assert.equal("f32", core.compute("emu"))
+        assert.error_matches(function() pixelrefer.load(MODEL, { device = "emu", compute = "bf16" }) end,
+            "load: emu computes in f32 for .-models/refer, which is loaded: it cannot compute in bf16 too")
+        assert.error_matches(function() pixelrefer.load(MODEL, { compute = "bf16" }) end,
+            "compute: cpu computes in f32, not in bf16")
+        assert.equal("f32", model.compute)
+    end)
+
+    it("takes its precision from the environment, if that is one", function()
+        local script = 'local core = require "pixelrefer.core" print(select(2, pcall(core.compute, "emu")))'
+        assert.equal("bf16\n", run("PIXELREFER_COMPUTE=bf16", script))
+        assert.equal("f32\n", run("PIXELREFER_COMPUTE=", script))
+        assert.equal('device "emu": PIXELREFER_COMPUTE is "int3", expected "f32" or "bf16"\n',
+            run("PIXELREFER_COMPUTE=int3", script))
+    end)
+
+    it("that has died names the op, and says so ever after", function()
+        local script = 'local tensor = require "pixelrefer.tensor" '
+            .. 'local x = tensor.ones(4, { device = "emu" }) '
+            .. 'print(select(2, pcall(x.exp, x))) print(select(2, pcall(x.exp, x))) print(tensor.ones(4):sum())'
+        local said = run("PIXELREFER_EMU_FAULT=unary_elements PIXELREFER_CUDA_SYNC=1", script)
+        local first, second, third = said:match("^(.-)\n(.-)\n(.-)\n$")
+        assert.is_truthy(first:match("^unary on emu: unspecified launch failure"), said)
+        assert.is_truthy(first:match("the device is out of use for this process$"), said)
+        assert.is_truthy(second:match("emu is out of use since an earlier error %(unary: unspecified launch failure"),
+            said)
+        assert.equal("4", third)
+    end)
+
+    it("names the environment variable that finds a launch when nobody waits", function()
+        local said = run("PIXELREFER_EMU_FAULT=unary_elements", 'local tensor = require "pixelrefer.tensor" '
+            .. 'local x = tensor.ones(4, { device = "emu" }) print(select(2, pcall(x.exp, x)))')
+        assert.is_truthy(said:find("(PIXELREFER_CUDA_SYNC=1 names the op that it came from)", 1, true), said)
+    end)
+end)
