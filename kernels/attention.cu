@@ -331,6 +331,9 @@ pxr_status pxr_gpu_attention(pxr_device *device, const pxr_attention_args *args,
 {
     enum { FEW_QUERIES = 8 /* of a segment: fewer leave most rows of a tensor-core tile empty */ };
     const int keys_dim = args->k->rank - 3;
+    if (args->k->dtype != PXR_F32)
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "attention: keys of %s are not on %s",
+                        pxr_dtype_name(args->k->dtype), device->name);
     if (args->q->size[0] > INT_MAX || args->k->size[keys_dim] > INT_MAX)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "attention: more than %d rows are not on %s", INT_MAX,
                         device->name);

@@ -29,8 +29,9 @@ static void do_range(void *context, int64_t task)
     const int64_t ranges = row_ranges(segment, group), rows = segment->query_count * group;
     pxr_attention_job job = work->job;
     if (work->args->k->rank == 4) {
-        job.k += segment->batch * work->args->k->stride[0];
-        job.v += segment->batch * work->args->v->stride[0];
+        const int64_t size = (int64_t)pxr_dtype_size(job.kv_dtype);
+        job.k += segment->batch * work->args->k->stride[0] * size;
+        job.v += segment->batch * work->args->v->stride[0] * size;
     }
     const int64_t begin = task % ranges * PXR_ATTENTION_ROWS, end = begin + PXR_ATTENTION_ROWS;
     work->kernels->attention(&job, &(pxr_attention_part){.segment = *segment,
@@ -44,6 +45,7 @@ pxr_status pxr_cpu_attention(pxr_device *device, const pxr_attention_args *args,
     (void)device, (void)error;
     const pxr_tensor *k = args->k, *v = args->v;
     const int dim = k->rank - 3; /* of the keys */
+    const int64_t size = (int64_t)pxr_dtype_size(k->dtype);
     attention_work work = {
         .kernels = pxr_cpu_kernels(),
         .args = args,
@@ -55,10 +57,11 @@ pxr_status pxr_cpu_attention(pxr_device *device, const pxr_attention_args *args,
                 .out_head_stride = args->out->stride[1],
                 .q_stride = args->q->stride[0],
                 .q_head_stride = args->q->stride[1],
-                .k_stride = k->stride[dim],
-                .k_head_stride = k->stride[dim + 1],
-                .v_stride = v->stride[dim],
-                .v_head_stride = v->stride[dim + 1],
+                .kv_dtype = k->dtype,
+                .k_stride = k->stride[dim] * size,
+                .k_head_stride = k->stride[dim + 1] * size,
+                .v_stride = v->stride[dim] * size,
+                .v_head_stride = v->stride[dim + 1] * size,
                 .head_dim = args->q->size[2],
                 .group = args->q->size[1] / k->size[dim + 1],
                 .scale = args->scale,

@@ -51,12 +51,19 @@ static float *out_of(const attention_state *state, int64_t row)
 static void transpose_keys(attention_state *state, int64_t count)
 {
     const pxr_attention_job *job = state->job;
-    const float *keys = job->k + (state->part->segment.key_begin + state->block_begin) * job->k_stride +
-                        state->part->key_head * job->k_head_stride;
-    for (int64_t d = 0; d < job->head_dim; d++) {
-        for (int64_t j = 0; j < count; j++) state->keys[d][j] = keys[j * job->k_stride + d];
-        for (int64_t j = count; j < KEY_BLOCK; j++) state->keys[d][j] = 0.0f;
+    const char *keys = job->k + (state->part->segment.key_begin + state->block_begin) * job->k_stride +
+                       state->part->key_head * job->k_head_stride;
+    const int64_t size = job->kv_dtype == PXR_F16 ? 2 : 4;
+    for (int64_t j = 0; j < count; j++) {
+        for (int64_t d = 0; d < job->head_dim; d += LANES) {
+            const int64_t left = job->head_dim - d, lanes = left < LANES ? left : LANES;
+            float key[LANES];
+            v16_store(key, v16_load_some_as(keys + j * job->k_stride + d * size, job->kv_dtype, left));
+            for (int64_t i = 0; i < lanes; i++) state->keys[d + i][j] = key[i];
+        }
     }
+    for (int64_t d = 0; d < job->head_dim; d++)
+        for (int64_t j = count; j < KEY_BLOCK; j++) state->keys[d][j] = 0.0f;
 }
 
 /* Scores of TILE_ROWS rows from `row` on (those past the part's last repeat it) with the whole block. */
@@ -119,9 +126,11 @@ static void weigh(attention_state *state, int r, int64_t index, int64_t visible)
 
 /* out[r] = out[r] * decay[r] + sum over keys begin .. end-1 of weights[r][key] * v[key], `columns` vectors of it, for
  * rows first .. first + rows - 1 of the tile; the last vector has `count` elements. The first range of a tile decays. */
-PXR_INLINE void add_values(const attention_state *state, const int rows, const int columns, int first, float **out,
-                           const float *values, int64_t begin, int64_t end, int64_t count, bool decays)
+PXR_INLINE void add_values(const attention_state *state, const int rows, const int columns, const pxr_dtype dtype,
+                           int first, float **out, const char *values, int64_t begin, int64_t end, int64_t count,
+                           bool decays)
 {
+    const int64_t size = dtype == PXR_F16 ? 2 : 4;
     const int64_t stride = state->job->v_stride;
     const bool fresh = decays && state->block_begin == 0;
     v16 acc[TILE_ROWS][TILE_COLUMNS];
@@ -138,8 +147,8 @@ PXR_INLINE void add_values(const attention_state *state, const int rows, const i
         v16 value[TILE_COLUMNS];
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++)
-            value[c] = columns > 1 ? v16_load(values + j * stride + c * LANES)
-                                   : v16_load_some(values + j * stride, count);
+            value[c] = columns > 1 ? v16_load_as(values + j * stride + c * LANES * size, dtype)
+                                   : v16_load_some_as(values + j * stride, dtype, count);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const v16 weight = v16_set(state->weights[first + r][j]);
@@ -158,23 +167,33 @@ PXR_INLINE void add_values(const attention_state *state, const int rows, const i
         }
 }
 
-PXR_INLINE void add_values_of_rows(const attention_state *state, const int rows, int first, int64_t row, int64_t begin,
-                                   int64_t end, bool decays)
+PXR_INLINE void add_values_as(const attention_state *state, const int rows, const pxr_dtype dtype, int first,
+                              int64_t row, int64_t begin, int64_t end, bool decays)
 {
     const pxr_attention_job *job = state->job;
-    const float *values = job->v + (state->part->segment.key_begin + state->block_begin) * job->v_stride +
-                          state->part->key_head * job->v_head_stride;
+    const int64_t size = dtype == PXR_F16 ? 2 : 4;
+    const char *values = job->v + (state->part->segment.key_begin + state->block_begin) * job->v_stride +
+                         state->part->key_head * job->v_head_stride;
     float *out[TILE_ROWS];
     for (int r = 0; r < rows; r++) out[r] = out_of(state, row + first + r);
     int64_t d = 0;
     for (; d + TILE_COLUMNS * LANES <= job->head_dim; d += TILE_COLUMNS * LANES) {
-        add_values(state, rows, TILE_COLUMNS, first, out, values + d, begin, end, LANES, decays);
+        add_values(state, rows, TILE_COLUMNS, dtype, first, out, values + d * size, begin, end, LANES, decays);
         for (int r = 0; r < rows; r++) out[r] += TILE_COLUMNS * LANES;
     }
     for (; d < job->head_dim; d += LANES) {
-        add_values(state, rows, 1, first, out, values + d, begin, end, job->head_dim - d, decays);
+        add_values(state, rows, 1, dtype, first, out, values + d * size, begin, end, job->head_dim - d, decays);
         for (int r = 0; r < rows; r++) out[r] += LANES;
     }
+}
+
+PXR_INLINE void add_values_of_rows(const attention_state *state, const int rows, int first, int64_t row, int64_t begin,
+                                   int64_t end, bool decays)
+{
+    if (state->job->kv_dtype == PXR_F16)
+        add_values_as(state, rows, PXR_F16, first, row, begin, end, decays);
+    else
+        add_values_as(state, rows, PXR_F32, first, row, begin, end, decays);
 }
 
 static void attend_tile(attention_state *state, int64_t row)

@@ -12,10 +12,22 @@
 
 /* ---- decoder --------------------------------------------------------------------------------------------------- */
 
+/* The type of the caches of the decoder whose config is at 1: its field `kv`, float32 unless it is there. */
+static pxr_dtype check_cache_dtype(lua_State *L)
+{
+    pxr_dtype dtype = PXR_F32;
+    lua_getfield(L, 1, "kv");
+    const char *name = lua_tostring(L, -1);
+    if (!lua_isnil(L, -1) && (!name || !pxr_dtype_parse(name, &dtype) || (dtype != PXR_F32 && dtype != PXR_F16)))
+        luaL_error(L, "kv: 'float32' or 'float16' expected, found '%s'", name ? name : luaL_typename(L, -1));
+    lua_pop(L, 1);
+    return dtype;
+}
+
 /*** The Qwen2 decoder.
 @function decoder
 @tparam table config hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads,
-  head_dim, vocab_size, rms_norm_eps, rope_theta
+  head_dim, vocab_size, rms_norm_eps, rope_theta; kv: the type of its caches, "float32" (the default) or "float16"
 @tparam table weights names (`layers.0.self_attn.q_proj.weight`, ...) to tensors
 @tparam[opt="cpu"] string device
 @treturn Decoder */
@@ -33,6 +45,7 @@ static int new_decoder(lua_State *L)
         .vocab = pxr_lua_integer_field(L, 1, "vocab_size", 1, 1 << 24),
         .epsilon = (float)pxr_lua_number_field(L, 1, "rms_norm_eps"),
         .rope_theta = (float)pxr_lua_number_field(L, 1, "rope_theta"),
+        .cache_dtype = check_cache_dtype(L),
     };
     pxr_device *device = pxr_lua_opt_device(L, 3);
     const pxr_tensor_map *weights = pxr_lua_check_tensor_map(L, 2);
@@ -224,8 +237,9 @@ static int decoder_cache(lua_State *L)
     const int64_t rows = lua_isnoneornil(L, 3) ? 1 : pxr_lua_check_integer(L, 3, 1, 1 << 16);
     pxr_lua_collect_if_needed(L);
     void **handle = pxr_lua_new_handle(L, KV_CACHE);
-    const pxr_status status = pxr_kv_cache_new((pxr_kv_cache **)handle, pxr_decoder_device(decoder), config->layers,
-                                               rows, capacity, config->kv_heads, config->head_dim, &error);
+    const pxr_status status = pxr_kv_cache_new((pxr_kv_cache **)handle, pxr_decoder_device(decoder),
+                                               config->cache_dtype, config->layers, rows, capacity, config->kv_heads,
+                                               config->head_dim, &error);
     pxr_lua_check(L, status, &error);
     return 1;
 }
@@ -321,7 +335,7 @@ static int push_timeline(lua_State *L, const pxr_tensor *keys_or_values, const p
 @function KVCache:keys
 @tparam int layer 1-based
 @tparam[opt=1] int row
-@treturn Tensor float32 [length,kv_heads,head_dim] */
+@treturn Tensor float32 or float16 [length,kv_heads,head_dim] */
 static int cache_keys(lua_State *L)
 {
     const pxr_kv_cache *cache = pxr_lua_check_handle(L, 1, KV_CACHE);
@@ -332,7 +346,7 @@ static int cache_keys(lua_State *L)
 @function KVCache:values
 @tparam int layer 1-based
 @tparam[opt=1] int row
-@treturn Tensor float32 [length,kv_heads,head_dim] */
+@treturn Tensor float32 or float16 [length,kv_heads,head_dim] */
 static int cache_values(lua_State *L)
 {
     const pxr_kv_cache *cache = pxr_lua_check_handle(L, 1, KV_CACHE);

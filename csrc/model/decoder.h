@@ -20,6 +20,7 @@ typedef struct pxr_decoder_config {
     int64_t hidden, intermediate, layers, heads, kv_heads, head_dim, vocab;
     float epsilon; /* rms_norm_eps */
     float rope_theta;
+    pxr_dtype cache_dtype; /* of its KV caches: float32 or float16 */
 } pxr_decoder_config;
 
 /* `count` consecutive rows of x that continue row `row` (0-based) of the cache. */

@@ -30,7 +30,7 @@ local OPTIONS = {
     model = { type = "string|table", required = true }, out = { type = "string", required = true },
     tasks = "string|table", where = "string|function", each = "string|function", shard = "table",
     root = "string", masks = "string", device = "string", compute = "string", threads = "integer",
-    weights = "string", tokenizer = "string|table|function",
+    weights = "string", kv = "string", tokenizer = "string|table|function",
     local_crop = { "own", "first" }, fps = "number", max_frames = "integer", start = "number", ["end"] = "number",
     progress = "function",
 }
@@ -133,7 +133,7 @@ local function new_job(path, given)
     local model = given.model
     if type(model) == "string" then
         model = require("pixelrefer.model").load(model,
-            pick(given, { "device", "threads", "compute", "tokenizer", "weights" }))
+            pick(given, { "device", "threads", "compute", "tokenizer", "weights", "kv" }))
     end
     local tasks = check_tasks(given.tasks)
     if given.each and tasks then error("annotate: either tasks or each", 0) end
@@ -150,6 +150,7 @@ local function new_job(path, given)
         dataset = { name = path:match("([^/]+)/*$"), bytes = bytes_of(path) },
         model = fingerprint.model(model, type(given.tokenizer) == "string" and given.tokenizer or nil),
         device = model.device, precision = model.compute == "bf16" and "bfloat16" or "float32",
+        kv = model.config.kv ~= "float32" and model.config.kv or nil,
         tasks = tasks, where = mark(given.where), each = mark(given.each, true),
         generation = settings, local_crop = given.local_crop, sampling = job.sampling, shard = job.shard,
     }

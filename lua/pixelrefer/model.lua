@@ -28,7 +28,7 @@ local PIPELINES = {
 
 local LOAD_OPTIONS = {
     device = "string", threads = { type = "integer", min = 1, max = 256 }, tokenizer = "string|table|function",
-    compute = { "f32", "bf16" }, weights = "string",
+    compute = { "f32", "bf16" }, weights = "string", kv = { "float32", "float16" },
 }
 
 -- The models that there are.
@@ -72,7 +72,8 @@ end
 -- @tparam[opt] table given device ("cpu"), threads, compute ("f32" or "bf16": in what the device computes products;
 --   the default is the device's), tokenizer (the object tokenizer in place of the one that the weights were trained
 --   with: see `object_tokenizer.new`), weights ("int8" or "int4": matrices are quantised while loading, see
---   `quantize`; nil: as they are in the files, mapped)
+--   `quantize`; nil: as they are in the files, mapped), kv ("float32" or "float16": what keys and values of the past are
+--   kept in)
 -- @treturn Model
 function Model.load(name, given)
     given = options.check(given, LOAD_OPTIONS, "load")
@@ -84,6 +85,10 @@ function Model.load(name, given)
     if given.weights then weights = quantised(weights, config, given.weights, files) end
     if config.quantization then files.bytes = quantize.bytes(weights, device) end
     config.framework = parts.framework
+    config.kv = given.kv or "float32"
+    if config.kv ~= "float32" and device ~= "cpu" then
+        error(("load: kv = \"%s\" is for the CPU, not for %s"):format(config.kv, device), 0)
+    end
     local compute = set_compute(device, given.compute)
     footprint.check(device, config, files.bytes, files.path)
     local self = setmetatable({

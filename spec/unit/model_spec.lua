@@ -218,25 +218,41 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
 end
 
 describe("the decoder", function()
-    it("gives the same bits at once, in chunks and step by step", function()
-        local model = pixelrefer.load(MODELS .. "refer")
-        local decoder = model.decoder
-        local ids = {}
-        for i = 1, 700 do ids[i] = (i * 37) % 500 end
-        local x = decoder:embed(tensor.fromTable(ids, "int64"))
-        local whole = decoder:forward(x, decoder:cache(700))
-        local cache, parts = decoder:cache(1), {}
-        local at = 1
-        for _, count in ipairs { 1, 2, 5, 64, 100, 300, 228 } do
-            parts[#parts + 1] = decoder:forward(x:narrow(1, at, count), cache)
-            at = at + count
+    for _, kv in ipairs { "float32", "float16" } do
+        it("gives the same bits at once, in chunks and step by step, its past in " .. kv, function()
+            local model = pixelrefer.load(MODELS .. "refer", { kv = kv })
+            local decoder = model.decoder
+            local ids = {}
+            for i = 1, 700 do ids[i] = (i * 37) % 500 end
+            local x = decoder:embed(tensor.fromTable(ids, "int64"))
+            local whole = decoder:forward(x, decoder:cache(700))
+            local cache, parts = decoder:cache(1), {}
+            local at = 1
+            for _, count in ipairs { 1, 2, 5, 64, 100, 300, 228 } do
+                parts[#parts + 1] = decoder:forward(x:narrow(1, at, count), cache)
+                at = at + count
+            end
+            assert.is_true(tensor.equal(whole, tensor.cat(parts, 1)))
+            local steps = decoder:cache(50)
+            for i = 1, 50 do
+                local row = decoder:forward(x:narrow(1, i, 1), steps)
+                assert.is_true(tensor.equal(whole:narrow(1, i, 1), row))
+            end
+            assert.equal(kv, steps:keys(1):dtype())
+        end)
+    end
+
+    it("answers nearly the same with a past in float16", function()
+        local function logits(kv)
+            local decoder = pixelrefer.load(MODELS .. "refer", { kv = kv }).decoder
+            local x = decoder:embed(tensor.arange(60, { dtype = "int64" }))
+            return decoder:logits(decoder:norm(decoder:forward(x, decoder:cache(60))))
         end
-        assert.is_true(tensor.equal(whole, tensor.cat(parts, 1)))
-        local steps = decoder:cache(50)
-        for i = 1, 50 do
-            local row = decoder:forward(x:narrow(1, i, 1), steps)
-            assert.is_true(tensor.equal(whole:narrow(1, i, 1), row))
-        end
+        local wide, narrow = logits "float32", logits "float16"
+        assert.is_false(tensor.equal(wide, narrow))
+        assert.is_true((wide - narrow):norm() < 1e-3 * wide:norm())
+        assert.error_matches(function() pixelrefer.load(MODELS .. "refer", { kv = "int8" }) end,
+            "kv.*float32.*float16")
     end)
 
     it("gives each of several sequences the bits it has alone", function()

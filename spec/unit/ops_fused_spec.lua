@@ -355,6 +355,21 @@ describe("fused ops", function()
             return out
         end
 
+        it("reads keys and values of float16 as it reads them widened, to the bit", function()
+            if not device.is_cpu then return end -- others keep float32
+            for _, shape in ipairs { { 3, 70, 2, 1, 72 }, { 20, 70, 4, 2, 128 }, { 7, 9, 3, 3, 17 } } do
+                local n, m, heads, kv_heads, dim = unpack(shape)
+                local q = uniform { n, heads, dim }
+                local k, v = uniform({ m, kv_heads, dim }, "float16"), uniform({ m, kv_heads, dim }, "float16")
+                local out = everywhere("float16", function()
+                    return core.attention(with_gaps(q), k, v, { causal = true })
+                end)
+                assert_same_bits(core.attention(q, k:float(), v:float(), { causal = true }), out, "float16")
+            end
+            local q, k = uniform { 2, 1, 8 }, uniform { 3, 1, 8 }
+            assert.error_matches(function() core.attention(q, k:half(), k) end, "v is %[3x1x8%] float32")
+        end)
+
         local shapes = { -- queries, keys, heads, key heads, head dim
             { 1, 1, 1, 1, 1 }, { 3, 5, 2, 2, 72 }, { 20, 70, 4, 2, 128 }, { 2, 130, 6, 1, 16 }, { 66, 66, 2, 1, 18 },
             { 7, 64, 3, 3, 36 }, { 5, 65, 2, 2, 144 }, { 1, 200, 2, 1, 160 }, { 9, 9, 1, 1, 33 },

@@ -45,6 +45,7 @@ commands.compare = {
         progress.show("loading %s", given.model)
         local model = require("pixelrefer.model").load(given.model, {
             device = given.device, compute = given.compute, threads = given.threads, weights = given.weights,
+            kv = given.kv,
         })
         local base = given.out and given.out:gsub("%.%w+$", "")
         local result = compare.run(model, words[1], {

@@ -49,6 +49,7 @@ options:
   --fps X --max-frames N --start S --end S                     how a video is sampled
   --threads N --device NAME --compute f32|bf16                 where, and in what products are computed
   --weights int8|int4      quantise the matrices while loading: a half or a quarter of the memory
+  --kv float16             keep the context in a half of its memory
 annotate:
   DATASET                  COCO or LVIS JSON; questions as JSON or JSON lines; a folder of pictures with masks/NAME.png
   --task PROMPT            asked about every region; {name} is a field of its record; several give several answers
@@ -91,7 +92,7 @@ local function load_model(given)
     progress.show("loading %s", name)
     return model.load(name, {
         device = given.device, compute = given.compute, threads = given.threads, tokenizer = given.tokenizer,
-        weights = given.weights,
+        weights = given.weights, kv = given.kv,
     })
 end
 

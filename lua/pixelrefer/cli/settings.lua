@@ -14,7 +14,7 @@ settings.MEDIA = { fps = "number", ["max-frames"] = "integer", start = "number",
 
 --- Which model, and where it runs.
 settings.MODEL = {
-    model = "path", threads = "integer", device = "string", compute = "string", weights = "string",
+    model = "path", threads = "integer", device = "string", compute = "string", weights = "string", kv = "string",
 }
 
 --- The object tokenizer.
