@@ -72,7 +72,7 @@ end
 -- @tparam[opt] table given device ("cpu"), threads, compute ("f32" or "bf16": in what the device computes products;
 --   the default is the device's), tokenizer (the object tokenizer in place of the one that the weights were trained
 --   with: see `object_tokenizer.new`), weights ("int8" or "int4": matrices are quantised while loading, see
---   `quantize`; nil: as they are in the files, mapped), kv ("float32" or "float16": what keys and values of the past are
+--   `quantize`; nil: as they are in the files, mapped), kv ("float32" or "float16": what the past's keys and values are
 --   kept in)
 -- @treturn Model
 function Model.load(name, given)
