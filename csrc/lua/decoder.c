@@ -321,7 +321,7 @@ static int push_timeline(lua_State *L, const pxr_tensor *keys_or_values, const p
 @function KVCache:keys
 @tparam int layer 1-based
 @tparam[opt=1] int row
-@treturn Tensor float32 [length,kv_heads,head_dim] */
+@treturn Tensor [length,kv_heads,head_dim], float32; bfloat16 where the device computes in it */
 static int cache_keys(lua_State *L)
 {
     const pxr_kv_cache *cache = pxr_lua_check_handle(L, 1, KV_CACHE);
@@ -332,7 +332,7 @@ static int cache_keys(lua_State *L)
 @function KVCache:values
 @tparam int layer 1-based
 @tparam[opt=1] int row
-@treturn Tensor float32 [length,kv_heads,head_dim] */
+@treturn Tensor [length,kv_heads,head_dim] as keys */
 static int cache_values(lua_State *L)
 {
     const pxr_kv_cache *cache = pxr_lua_check_handle(L, 1, KV_CACHE);

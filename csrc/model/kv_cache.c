@@ -7,10 +7,10 @@
 static pxr_status allocate(pxr_kv_cache *cache, int64_t capacity, pxr_error *error)
 {
     const int64_t size[5] = {cache->layers, cache->rows, capacity, cache->kv_heads, cache->head_dim};
-    const pxr_status status = pxr_tensor_new(&cache->keys, cache->device, PXR_F32, 5, size, error);
+    const pxr_status status = pxr_tensor_new(&cache->keys, cache->device, cache->dtype, 5, size, error);
     if (status != PXR_OK) return status;
     cache->capacity = capacity;
-    return pxr_tensor_new(&cache->values, cache->device, PXR_F32, 5, size, error);
+    return pxr_tensor_new(&cache->values, cache->device, cache->dtype, 5, size, error);
 }
 
 pxr_status pxr_kv_cache_new(pxr_kv_cache **cache, pxr_device *device, int64_t layers, int64_t rows, int64_t capacity,
@@ -23,6 +23,7 @@ pxr_status pxr_kv_cache_new(pxr_kv_cache **cache, pxr_device *device, int64_t la
     pxr_kv_cache *made = pxr_calloc(1, sizeof *made);
     if (!made) return pxr_fail_memory(error, sizeof *made, "a KV cache");
     *made = (pxr_kv_cache){.device = device,
+                           .dtype = device->compute == PXR_COMPUTE_BF16 ? PXR_BF16 : PXR_F32,
                            .layers = layers,
                            .rows = rows,
                            .kv_heads = kv_heads,
@@ -50,7 +51,7 @@ void pxr_kv_cache_free(pxr_kv_cache *cache)
 pxr_tensor pxr_kv_cache_layer(const pxr_tensor *keys_or_values, int64_t layer)
 {
     pxr_tensor view = *keys_or_values;
-    view.data = (float *)pxr_tensor_data(keys_or_values) + layer * view.stride[0];
+    view.data = (char *)view.data + layer * view.stride[0] * (int64_t)pxr_dtype_size(view.dtype);
     view.rank = 4;
     for (int dim = 0; dim < 4; dim++) {
         view.size[dim] = keys_or_values->size[dim + 1];
@@ -63,7 +64,7 @@ pxr_tensor pxr_kv_cache_layer(const pxr_tensor *keys_or_values, int64_t layer)
 static pxr_tensor timeline(const pxr_tensor *keys_or_values, int64_t row, int64_t length)
 {
     pxr_tensor view = *keys_or_values;
-    view.data = (float *)pxr_tensor_data(keys_or_values) + row * view.stride[1];
+    view.data = (char *)view.data + row * view.stride[1] * (int64_t)pxr_dtype_size(view.dtype);
     view.rank = 4;
     for (int dim = 1; dim < 4; dim++) {
         view.size[dim] = keys_or_values->size[dim + 1];

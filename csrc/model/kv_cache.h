@@ -1,4 +1,4 @@
-/* Keys and values of a decoder's past, float32, for several sequences (rows) side by side.
+/* Keys and values of a decoder's past, for several sequences (rows) side by side.
  *
  * Row r holds `length` positions; a forward pass writes the next ones layer by layer and the caller then advances, so
  * that a pass that failed or was interrupted leaves the timeline as it was.
@@ -12,7 +12,8 @@ typedef struct pxr_kv_cache {
     pxr_device *device;
     int64_t layers, rows, capacity; /* capacity: positions a row can hold */
     int64_t kv_heads, head_dim;
-    pxr_tensor keys, values; /* [layers,rows,capacity,kv_heads,head_dim] float32 */
+    pxr_dtype dtype;         /* float32; bfloat16 where the device computes in it */
+    pxr_tensor keys, values; /* [layers,rows,capacity,kv_heads,head_dim] */
     int64_t *length;         /* [rows] positions in use */
 } pxr_kv_cache;
 

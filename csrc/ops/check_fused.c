@@ -207,16 +207,17 @@ pxr_status pxr_check_attention(const pxr_attention_args *args, pxr_device **devi
         {"q", args->q, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}});
     if (status != PXR_OK) return status;
     pxr_device *other = *device;
+    const unsigned types = other->is_host ? FLOAT32 : FLOATS;
     for (int i = 0; status == PXR_OK && i < 2; i++) {
         const expectation plain = {i ? "v" : "k",
                                    i ? args->v : args->k,
-                                   FLOAT32,
+                                   types,
                                    ROWS_DENSE,
                                    3,
                                    {{"m", i ? first : FREE}, {"kv_heads", i ? second : FREE}, {"head_dim", head_dim}}};
         const expectation with_batch = {plain.name,
                                         plain.tensor,
-                                        FLOAT32,
+                                        types,
                                         ROWS_DENSE,
                                         4,
                                         {{"batch", i ? first : FREE},

@@ -47,6 +47,17 @@ describe("a model on the emulated device", function()
         end
     end)
 
+    it("attends to keys and values of any float type, which the CPU does not", function()
+        local q, k, v = tensor.randn(3, 4, 16), tensor.randn(90, 2, 16), tensor.randn(90, 2, 16)
+        for _, dtype in ipairs { "bfloat16", "float16" } do
+            local narrow_k, narrow_v = k:to(dtype), v:to(dtype)
+            local found = core.attention(q:to("emu"), narrow_k:to("emu"), narrow_v:to("emu"))
+            local expected = core.attention(q:to("emu"), narrow_k:float():to("emu"), narrow_v:float():to("emu"))
+            assert.is_true(tensor.equal(expected:to("cpu"), found:to("cpu")))
+            assert.error_matches(function() core.attention(q, narrow_k, narrow_v) end, "attention: k is .-float16")
+        end
+    end)
+
     it("allocates nothing once it is under way", function()
         local session = model:text():session()
         local next_piece, answer = session:stream(PROMPT, {}, { max_new_tokens = TOKENS, repetition_penalty = 1.2 })
