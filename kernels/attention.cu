@@ -74,7 +74,7 @@ GPU_DEV void merge(row_state &state, const row_state &other)
 
 /* The block's place: its segment's keys and its rows. */
 struct row_block {
-    const float *k, *v; /* the segment's first key under the key head */
+    int64_t k, v; /* where the segment's first key under the key head lies, in elements */
     int row0, count;    /* rows */
     int key_head, hidden; /* with `causal`, query i sees hidden + i + 1 keys */
     int end;            /* keys that some row of the block sees */
@@ -90,9 +90,9 @@ GPU_DEV bool find_rows(row_block &block, const pxr_gpu_attention_job &job, const
     if (block.row0 >= rows) return false;
     block.count = rows - block.row0 < ROWS ? rows - block.row0 : ROWS;
     block.hidden = segment.key_count - segment.query_count;
-    block.k = job.k + segment.batch * job.k_batch_stride + segment.key_begin * job.k_stride +
+    block.k = segment.batch * job.k_batch_stride + segment.key_begin * job.k_stride +
               block.key_head * job.k_head_stride;
-    block.v = job.v + segment.batch * job.v_batch_stride + segment.key_begin * job.v_stride +
+    block.v = segment.batch * job.v_batch_stride + segment.key_begin * job.v_stride +
               block.key_head * job.v_head_stride;
     const int my_query = (block.row0 + row) / job.group, last_query = (block.row0 + block.count - 1) / job.group;
     block.visible = row >= block.count ? 0 : job.causal ? block.hidden + my_query + 1 : segment.key_count;
@@ -115,12 +115,13 @@ GPU_DEV void load_queries(float *tile, const row_block &block, const pxr_gpu_att
     }
 }
 
-GPU_DEV void load_tile(float *tile, const float *from, int64_t stride, int count, int head_dim)
+GPU_DEV void load_tile(float *tile, const void *data, pxr_dtype type, int64_t first, int64_t stride, int count,
+                       int head_dim)
 {
     const int width = (head_dim + LANES - 1) / LANES * LANES;
     for (int i = (int)threadIdx.x; i < KEYS * width; i += ATTENTION_THREADS) {
         const int row = i / width, d = i % width;
-        tile[row * WIDTH + d] = row < count && d < head_dim ? from[row * stride + d] : 0.0f;
+        tile[row * WIDTH + d] = row < count && d < head_dim ? load_float(data, type, first + row * stride + d) : 0.0f;
     }
 }
 
@@ -139,7 +140,7 @@ GPU_DEV void attend(row_state &state, const attention_tiles &tiles, const row_bl
         const int count = key1 - key0 < KEYS ? key1 - key0 : KEYS;
         const int seen = block.visible - key0 < count ? block.visible - key0 : count; /* what is not may be no number */
         float score[KEYS / LANES] = {}, largest = state.largest, sum = 0.0f;
-        load_tile(tiles.keys, block.k + key0 * job.k_stride, job.k_stride, count, head_dim);
+        load_tile(tiles.keys, job.k, job.k_type, block.k + key0 * job.k_stride, job.k_stride, count, head_dim);
         __syncthreads();
         for (int d = 0; seen > 0 && d < head_dim; d++) {
             const float query = tiles.queries[row * WIDTH + d];
@@ -162,7 +163,7 @@ GPU_DEV void attend(row_state &state, const attention_tiles &tiles, const row_bl
         state.sum = state.sum * shrink + lanes_sum(sum);
         state.largest = largest;
         __syncthreads();
-        load_tile(tiles.keys, block.v + key0 * job.v_stride, job.v_stride, count, head_dim);
+        load_tile(tiles.keys, job.v, job.v_type, block.v + key0 * job.v_stride, job.v_stride, count, head_dim);
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < PARTS; i++) state.mixed[i] *= shrink;
@@ -307,8 +308,10 @@ static pxr_gpu_attention_job job_of(const pxr_attention_args *args)
     pxr_gpu_attention_job job = {};
     job.out = static_cast<float *>(args->out->data);
     job.q = static_cast<const float *>(args->q->data);
-    job.k = static_cast<const float *>(k->data);
-    job.v = static_cast<const float *>(v->data);
+    job.k = k->data;
+    job.v = v->data;
+    job.k_type = k->dtype;
+    job.v_type = v->dtype;
     job.out_stride = args->out->stride[0];
     job.out_head_stride = args->out->stride[1];
     job.q_stride = args->q->stride[0];
@@ -331,9 +334,6 @@ pxr_status pxr_gpu_attention(pxr_device *device, const pxr_attention_args *args,
 {
     enum { FEW_QUERIES = 8 /* of a segment: fewer leave most rows of a tensor-core tile empty */ };
     const int keys_dim = args->k->rank - 3;
-    if (args->k->dtype != PXR_F32)
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "attention: keys of %s are not on %s",
-                        pxr_dtype_name(args->k->dtype), device->name);
     if (args->q->size[0] > INT_MAX || args->k->size[keys_dim] > INT_MAX)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "attention: more than %d rows are not on %s", INT_MAX,
                         device->name);

@@ -36,16 +36,19 @@ __global__ void __launch_bounds__(PACK_THREADS)
     const int64_t row = index / pieces / heads;
     if (row >= (is_query ? segment.query_count : segment.key_count)) return;
     const int head = (int)(index / pieces % heads), d = (int)(index % pieces) * PACK_EACH;
-    const float *x = is_query ? from.q + (segment.query_begin + row) * from.q_stride + head * from.q_head_stride
-                     : is_key ? from.k + segment.batch * from.k_batch_stride +
-                                    (segment.key_begin + row) * from.k_stride + head * from.k_head_stride
-                              : from.v + segment.batch * from.v_batch_stride +
-                                    (segment.key_begin + row) * from.v_stride + head * from.v_head_stride;
+    const void *x = is_query ? from.q : is_key ? from.k : from.v;
+    const pxr_dtype type = is_query ? PXR_F32 : is_key ? from.k_type : from.v_type;
+    const int64_t first = is_query ? (segment.query_begin + row) * from.q_stride + head * from.q_head_stride
+                          : is_key ? segment.batch * from.k_batch_stride + (segment.key_begin + row) * from.k_stride +
+                                         head * from.k_head_stride
+                                   : segment.batch * from.v_batch_stride + (segment.key_begin + row) * from.v_stride +
+                                         head * from.v_head_stride;
     uint32_t words[PACK_EACH / 2];
 #pragma unroll
     for (int i = 0; i < PACK_EACH / 2; i++) {
-        const uint32_t low = __bfloat16_as_ushort(__float2bfloat16_rn(x[d + 2 * i]));
-        const uint32_t high = __bfloat16_as_ushort(__float2bfloat16_rn(x[d + 2 * i + 1]));
+        const float left = load_float(x, type, first + d + 2 * i), right = load_float(x, type, first + d + 2 * i + 1);
+        const uint32_t low = __bfloat16_as_ushort(__float2bfloat16_rn(left));
+        const uint32_t high = __bfloat16_as_ushort(__float2bfloat16_rn(right));
         words[i] = low | high << 16;
     }
     const int64_t begin = is_query ? begins.query[blockIdx.z] : begins.key[blockIdx.z];

@@ -174,7 +174,8 @@ static const cublasLtMatmulAlgo_t *choose(pxr_gpu *gpu, lt_product *p, cublasSta
     return &gpu->choices->at[slot].algorithm;
 }
 
-static pxr_status multiply(pxr_device *device, lt_product *p, pxr_error *error)
+/* `*lacks` (where given) instead of an error: the library has no algorithm with this epilogue. */
+static pxr_status multiply(pxr_device *device, lt_product *p, bool *lacks, pxr_error *error)
 {
     pxr_gpu *gpu = pxr_gpu_of(device);
     const float one = 1.0f, beta = p->problem.adds ? 1.0f : 0.0f;
@@ -188,6 +189,10 @@ static pxr_status multiply(pxr_device *device, lt_product *p, pxr_error *error)
                         PXR_GPU_WORKSPACE_BYTES, gpu->stream));
     forget(p);
     if (status == CUBLAS_STATUS_SUCCESS) return pxr_gpu_launched(device, "linear", cudaSuccess, error);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED && lacks) {
+        *lacks = true;
+        return PXR_OK;
+    }
     const cudaError_t pending = cudaGetLastError();
     if (pending != cudaSuccess) return pxr_gpu_check(device, "linear", pending, error);
     return pxr_fail(error, PXR_ERROR_IO, "linear on %s: cuBLASLt: %s for %d rows of %d to %d", device->name,
@@ -220,13 +225,13 @@ static cublasLtEpilogue_t epilogue_of(const pxr_gpu_linear_job *job)
 }
 
 /* All of the problem's bytes are set, as choices are compared by them. */
-static void pose(lt_problem *problem, const pxr_gpu_linear_job *job, const void *packed)
+static void pose(lt_problem *problem, const pxr_gpu_linear_job *job, bool fused, const void *packed)
 {
     memset(problem, 0, sizeof *problem);
     problem->rows = job->rows;
     problem->columns = job->columns;
     problem->depth = job->depth;
-    problem->epilogue = epilogue_of(job);
+    problem->epilogue = fused ? epilogue_of(job) : CUBLASLT_EPILOGUE_DEFAULT;
     problem->type = job->weight_type == PXR_BF16 ? CUDA_R_16BF : CUDA_R_16F;
     problem->adds = is_epilogue(job) && job->residual;
     problem->weight_stride = job->weight_stride;
@@ -236,6 +241,20 @@ static void pose(lt_problem *problem, const pxr_gpu_linear_job *job, const void 
     problem->alignment[1] = alignment_of(packed, job->depth, 2);
     problem->alignment[2] = alignment_of(problem->adds ? job->residual : job->out, problem->residual_stride, 4);
     problem->alignment[3] = alignment_of(job->out, job->out_stride, 4);
+}
+
+/* The product with its epilogue (`fused`), or without bias and activation. */
+static pxr_status compute(pxr_device *device, const pxr_gpu_linear_job *job, bool fused, const pack_job *pack,
+                          bool *lacks, pxr_error *error)
+{
+    lt_product product = {};
+    pose(&product.problem, job, fused, pack->packed);
+    product.weight = job->weight;
+    product.x = pack->packed;
+    product.residual = product.problem.adds ? job->residual : job->out;
+    product.out = job->out;
+    product.bias = fused && pack->bias ? pack->wide_bias : NULL;
+    return multiply(device, &product, lacks, error);
 }
 
 pxr_status pxr_gpu_linear_lt(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error)
@@ -262,16 +281,16 @@ pxr_status pxr_gpu_linear_lt(pxr_device *device, const pxr_gpu_linear_job *job, 
         GPU_LAUNCH(pack_operands, (unsigned)pxr_gpu_blocks(threads, PACK_THREADS), PACK_THREADS, 0, stream, pack),
         error);
     if (status != PXR_OK) return status;
-    lt_product product = {};
-    pose(&product.problem, job, scratch);
-    product.weight = job->weight;
-    product.x = scratch;
-    product.residual = product.problem.adds ? job->residual : job->out;
-    product.out = job->out;
-    product.bias = pack.bias ? pack.wide_bias : NULL;
-    status = multiply(device, &product, error);
-    if (status != PXR_OK || is_epilogue(job)) return status;
+    bool lacks = false;
+    if (is_epilogue(job)) {
+        status = compute(device, job, true, &pack, &lacks, error);
+        if (status != PXR_OK || !lacks) return status;
+    }
+    status = compute(device, job, false, &pack, NULL, error);
+    if (status != PXR_OK) return status;
+    pxr_gpu_linear_job rest = *job;
+    if (is_epilogue(job)) rest.residual = NULL; /* the product has added it */
     const unsigned blocks = (unsigned)pxr_gpu_blocks((int64_t)job->rows * job->columns, PACK_THREADS);
-    return pxr_gpu_launched(device, "linear", GPU_LAUNCH(finish_elements, blocks, PACK_THREADS, 0, stream, *job),
+    return pxr_gpu_launched(device, "linear", GPU_LAUNCH(finish_elements, blocks, PACK_THREADS, 0, stream, rest),
                             error);
 }

@@ -335,7 +335,7 @@ static int push_timeline(lua_State *L, const pxr_tensor *keys_or_values, const p
 @function KVCache:keys
 @tparam int layer 1-based
 @tparam[opt=1] int row
-@treturn Tensor float32 or float16 [length,kv_heads,head_dim] */
+@treturn Tensor float32, float16, or bfloat16 where the device computes in it: [length,kv_heads,head_dim] */
 static int cache_keys(lua_State *L)
 {
     const pxr_kv_cache *cache = pxr_lua_check_handle(L, 1, KV_CACHE);
@@ -346,7 +346,7 @@ static int cache_keys(lua_State *L)
 @function KVCache:values
 @tparam int layer 1-based
 @tparam[opt=1] int row
-@treturn Tensor float32 or float16 [length,kv_heads,head_dim] */
+@treturn Tensor as keys */
 static int cache_values(lua_State *L)
 {
     const pxr_kv_cache *cache = pxr_lua_check_handle(L, 1, KV_CACHE);

@@ -1,4 +1,4 @@
-/* Keys and values of a decoder's past, float32 or float16, for several sequences (rows) side by side.
+/* Keys and values of a decoder's past, for several sequences (rows) side by side.
  *
  * Row r holds `length` positions; a forward pass writes the next ones layer by layer and the caller then advances, so
  * that a pass that failed or was interrupted leaves the timeline as it was.
@@ -17,7 +17,8 @@ typedef struct pxr_kv_cache {
     int64_t *length;         /* [rows] positions in use */
 } pxr_kv_cache;
 
-/** An empty cache of float32 or float16. Errors: sizes below 1, another type, no memory. */
+/** An empty cache of float32 or float16; of bfloat16 where the device computes in it. Errors: sizes below 1, another
+ * type, no memory. */
 pxr_status pxr_kv_cache_new(pxr_kv_cache **cache, pxr_device *device, pxr_dtype dtype, int64_t layers, int64_t rows,
                             int64_t capacity, int64_t kv_heads, int64_t head_dim, pxr_error *error);
 

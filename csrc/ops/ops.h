@@ -89,7 +89,8 @@ typedef struct pxr_attention_segment {
 typedef struct pxr_attention_args {
     const pxr_tensor *out; /* [n,heads,head_dim] float32, rows dense */
     const pxr_tensor *q;   /* [n,heads,head_dim] float32, rows dense */
-    const pxr_tensor *k;   /* [m,kv_heads,head_dim] or [batch,m,kv_heads,head_dim] float32 or float16, rows dense */
+    const pxr_tensor *k;   /* [m,kv_heads,head_dim] or [batch,m,kv_heads,head_dim] float32 or float16 (any float type
+                              where the memory is not the host's), rows dense */
     const pxr_tensor *v;   /* as k */
     const pxr_attention_segment *segments; /* host memory; the query ranges do not overlap */
     int64_t segment_count;

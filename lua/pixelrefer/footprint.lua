@@ -6,7 +6,7 @@ local core = require "pixelrefer.core"
 
 local footprint = {}
 
-local FLOAT = 4 -- bytes: activations and the context are float32
+local FLOAT = 4 -- bytes: activations, and the context too where products are not rounded to bfloat16
 local MIB = 2 ^ 20
 local GROUP_CELLS, MLP_ROWS, CHUNK_ROWS = 4096, 1024, 512 -- as csrc/model goes through cells and tokens
 local WORKSPACE = 32 * MIB -- cuBLASLt's, for compute = "bf16"
@@ -51,7 +51,8 @@ function footprint.needs(config, weights, given)
     local each = given.cells or footprint.USUAL.cells
     local cells = (given.frames or footprint.USUAL.frames) * each
     local together = math.min(cells, math.max(each, GROUP_CELLS))
-    local row = 2 * FLOAT * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+    local element = given.compute == "bf16" and 2 or FLOAT
+    local row = 2 * element * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     local activations = encoder_bytes(config.vision_encoder_config, cells, together) + decoder_bytes(config, tokens)
     if given.compute == "bf16" then activations = activations + rounded_bytes(config, together, tokens) end
     local needs = { weights = weights, context = row * (tokens + 256), activations = activations + MARGIN }

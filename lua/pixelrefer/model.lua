@@ -86,10 +86,10 @@ function Model.load(name, given)
     if config.quantization then files.bytes = quantize.bytes(weights, device) end
     config.framework = parts.framework
     config.kv = given.kv or "float32"
-    if config.kv ~= "float32" and device ~= "cpu" then
-        error(("load: kv = \"%s\" is for the CPU, not for %s"):format(config.kv, device), 0)
-    end
     local compute = set_compute(device, given.compute)
+    if given.kv and compute == "bf16" then
+        error(("load: kv = \"%s\": %s computes in bfloat16 and keeps the past in it"):format(given.kv, device), 0)
+    end
     footprint.check(device, config, files.bytes, files.path)
     local self = setmetatable({
         path = files.path,

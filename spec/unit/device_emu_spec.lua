@@ -47,6 +47,17 @@ describe("a model on the emulated device", function()
         end
     end)
 
+    it("attends to keys and values of any float type, which the CPU does not", function()
+        local q, k, v = tensor.randn(3, 4, 16), tensor.randn(90, 2, 16), tensor.randn(90, 2, 16)
+        for _, dtype in ipairs { "bfloat16", "float16" } do
+            local narrow_k, narrow_v = k:to(dtype), v:to(dtype)
+            local found = core.attention(q:to("emu"), narrow_k:to("emu"), narrow_v:to("emu"))
+            local expected = core.attention(q:to("emu"), narrow_k:float():to("emu"), narrow_v:float():to("emu"))
+            assert.is_true(tensor.equal(expected:to("cpu"), found:to("cpu")))
+            assert.error_matches(function() core.attention(q, narrow_k, narrow_v) end, "attention: k is .-float16")
+        end
+    end)
+
     it("allocates nothing once it is under way", function()
         local session = model:text():session()
         local next_piece, answer = session:stream(PROMPT, {}, { max_new_tokens = TOKENS, repetition_penalty = 1.2 })
@@ -117,4 +128,66 @@ describe("a model on the emulated device", function()
             .. 'local x = tensor.ones(4, { device = "emu" }) print(select(2, pcall(x.exp, x)))')
         assert.is_truthy(said:find("(PIXELREFER_CUDA_SYNC=1 names the op that it came from)", 1, true), said)
     end)
+end)
+
+describe("products with operands rounded to bfloat16", function()
+    before_each(function()
+        device.require "emu"
+        core.compute("emu", "bf16")
+    end)
+    after_each(function()
+        if device.available("emu") then core.compute("emu", "f32") end
+    end)
+
+    --- Compares by the norm of the difference, relative to that of what is expected.
+    local function assert_near(expected, found, limit, what)
+        local away = (found:to("cpu") - expected):norm() / expected:norm()
+        assert.is_true(away <= limit, ("%s: %.3g away"):format(what, away))
+        assert.is_true(away > 0, what .. ": nothing was rounded")
+    end
+
+    for _, dtype in ipairs { "bfloat16", "float16" } do
+        it("are linear's, with every epilogue, for weights of " .. dtype, function()
+            local w, bias = tensor.randn(20, 48):to(dtype), tensor.randn(20):to(dtype)
+            for _, rows in ipairs { 17, 40 } do
+                local x, residual = tensor.randn(rows, 48), tensor.randn(rows, 20)
+                for _, activation in ipairs { "none", "gelu_tanh", "gelu" } do
+                    for _, b in ipairs { bias, false } do
+                        for _, r in ipairs { residual, false } do
+                            local found = core.linear(x:to("emu"), w:to("emu"), b and b:to("emu") or nil, activation,
+                                r and r:to("emu") or nil)
+                            assert_near(core.linear(x, w, b or nil, activation, r or nil), found, 4e-3,
+                                ("%d rows, %s"):format(rows, activation))
+                        end
+                    end
+                end
+            end
+        end)
+    end
+
+    it("keep what float16 cannot hold finite", function()
+        local x = tensor.ones(20, 8) * 1e6
+        local found = core.linear(x:to("emu"), tensor.ones(4, 8, { dtype = "float16", device = "emu" })):to("cpu")
+        assert.equal(8 * 65504, found:max())
+    end)
+
+    for _, head_dim in ipairs { 72, 128 } do
+        for _, causal in ipairs { false, true } do
+            it(("are attention's: head dim %d, %s"):format(head_dim, causal and "causal" or "over all keys"), function()
+                local q, k, v = tensor.randn(150, 6, head_dim), tensor.randn(210, 2, head_dim), tensor.randn(210, 2,
+                    head_dim)
+                local given = {
+                    causal = causal,
+                    segments = {
+                        { query_begin = 1, query_count = 70, key_begin = 1, key_count = 70 },
+                        { query_begin = 71, query_count = 9, key_begin = 71, key_count = 75 },
+                        { query_begin = 80, query_count = 71, key_begin = 146, key_count = 65 },
+                    },
+                }
+                if causal then given.segments[3].query_count, q = 65, q:narrow(1, 1, 144) end
+                local expected = core.attention(q, k, v, given)
+                assert_near(expected, core.attention(q:to("emu"), k:to("emu"), v:to("emu"), given), 6e-3, "attention")
+            end)
+        end
+    end
 end)
