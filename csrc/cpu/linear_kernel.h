@@ -40,27 +40,28 @@ PXR_INLINE bool is_quantised(const pxr_dtype dtype)
     return dtype == PXR_I8 || dtype == PXR_U8;
 }
 
-/* Sixteen weights as float32, without their scale. */
-PXR_INLINE v16 load_weights(const char *from, const pxr_dtype dtype)
+/* Sixteen weights as float32; `scale` is their group's. What is rounded nowhere: (n - 8) s and 8 s have few bits. */
+PXR_INLINE v16 load_weights(const char *from, const pxr_dtype dtype, v16 scale)
 {
-    if (dtype == PXR_I8) return v16_load_i8(from);
-    if (dtype == PXR_U8) return v16_load_i4(from);
+    if (dtype == PXR_I8) return v16_mul(v16_load_i8(from), scale);
+    if (dtype == PXR_U8) return v16_fma(v16_load_u4(from), scale, v16_mul(scale, v16_set(-8.0f)));
     return v16_load_as(from, dtype);
 }
 
 /* The first `count` (1 .. 15) of sixteen, zero in the other lanes. */
-PXR_INLINE v16 load_last_weights(const char *from, const pxr_dtype dtype, int64_t count)
+PXR_INLINE v16 load_last_weights(const char *from, const pxr_dtype dtype, v16 scale, int64_t count)
 {
     char padded[LANES * sizeof(float)];
     memset(padded, dtype == PXR_U8 ? 0x88 : 0, sizeof padded); /* 8 is the zero of four bits */
     memcpy(padded, from, (size_t)weight_bytes(dtype, count));
     if (dtype == PXR_U8 && count % 2 != 0) padded[count / 2] = (char)((padded[count / 2] & 0x0f) | 0x80);
-    return load_weights(padded, dtype);
+    return load_weights(padded, dtype, scale);
 }
 
-/* The scale of the group that begins at or holds element k of weight row `column`. */
-PXR_INLINE v16 scale_at(const pxr_linear_job *job, int64_t column, int64_t k)
+/* The scale of element k of weight row `column`; floats have none. */
+PXR_INLINE v16 scale_at(const pxr_linear_job *job, const pxr_dtype dtype, int64_t column, int64_t k)
 {
+    if (!is_quantised(dtype)) return v16_set(1.0f);
     return v16_set_f16(job->scales.data + column * job->scales.stride + (k >> job->scales.group_shift) * 2);
 }
 
@@ -69,8 +70,9 @@ static void dequantize(float *out, const char *row, pxr_dtype dtype, const char 
     for (int64_t k = 0; k < count; k += LANES) {
         const char *from = row + weight_bytes(dtype, k);
         const int64_t left = count - k;
-        const v16 wide = left >= LANES ? load_weights(from, dtype) : load_last_weights(from, dtype, left);
-        v16_store_some(out + k, v16_mul(wide, v16_set_f16(scales + (k >> group_shift) * 2)), left);
+        const v16 scale = v16_set_f16(scales + (k >> group_shift) * 2);
+        const v16 wide = left >= LANES ? load_weights(from, dtype, scale) : load_last_weights(from, dtype, scale, left);
+        v16_store_some(out + k, wide, left);
     }
 }
 
@@ -89,11 +91,11 @@ PXR_TEMPLATE void row_tile(const pxr_linear_job *job, const int columns, const p
     for (int64_t begin = 0; begin < whole; begin += group) {
         const int64_t end = begin + group < whole ? begin + group : whole;
 #pragma GCC unroll 8
-        for (int c = 0; c < columns; c++)
-            if (is_quantised(dtype)) {
-                scale[c] = scale_at(job, column + c, begin);
+        for (int c = 0; c < columns; c++) {
+            scale[c] = scale_at(job, dtype, column + c, begin);
+            if (is_quantised(dtype))
                 fetch(w + (columns + c) * stride + weight_bytes(dtype, begin), weight_bytes(dtype, end - begin));
-            }
+        }
         for (int64_t k = begin; k < end; k += LANES) {
             const v16 a = v16_load(x + k);
             /* the weights come from memory: ask for the next tile's */
@@ -101,18 +103,17 @@ PXR_TEMPLATE void row_tile(const pxr_linear_job *job, const int columns, const p
             for (int c = 0; c < columns; c++)
                 if (!is_quantised(dtype)) fetch(w + (columns + c) * stride + weight_bytes(dtype, k), 1);
 #pragma GCC unroll 8
-            for (int c = 0; c < columns; c++) {
-                const v16 wide = load_weights(w + c * stride + weight_bytes(dtype, k), dtype);
-                acc[c] = v16_fma(a, is_quantised(dtype) ? v16_mul(wide, scale[c]) : wide, acc[c]);
-            }
+            for (int c = 0; c < columns; c++)
+                acc[c] = v16_fma(a, load_weights(w + c * stride + weight_bytes(dtype, k), dtype, scale[c]), acc[c]);
         }
     }
     if (whole < depth) {
         const v16 a = v16_load_part(x + whole, depth - whole);
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++) {
-            const v16 wide = load_last_weights(w + c * stride + weight_bytes(dtype, whole), dtype, depth - whole);
-            acc[c] = v16_fma(a, is_quantised(dtype) ? v16_mul(wide, scale_at(job, column + c, whole)) : wide, acc[c]);
+            const v16 wide = load_last_weights(w + c * stride + weight_bytes(dtype, whole), dtype,
+                                               scale_at(job, dtype, column + c, whole), depth - whole);
+            acc[c] = v16_fma(a, wide, acc[c]);
         }
     }
     if (columns == ROW_TILE)
@@ -161,7 +162,8 @@ PXR_TEMPLATE void strip_tile(const pxr_linear_job *job, const int columns, const
     const char *w = job->weight.data + column * stride;
     float lanes[STRIP_ROWS][STRIP_TILE][LANES];
     for (int part = 0; part < PARTS; part++) {
-        v16_part acc[STRIP_ROWS][STRIP_TILE], scale[STRIP_TILE];
+        v16_part acc[STRIP_ROWS][STRIP_TILE];
+        v16 scale[STRIP_TILE];
 #pragma GCC unroll 8
         for (int r = 0; r < STRIP_ROWS; r++)
 #pragma GCC unroll 8
@@ -169,16 +171,14 @@ PXR_TEMPLATE void strip_tile(const pxr_linear_job *job, const int columns, const
         for (int64_t begin = 0; begin < whole; begin += group) {
             const int64_t end = begin + group < whole ? begin + group : whole;
 #pragma GCC unroll 8
-            for (int c = 0; c < columns; c++)
-                if (is_quantised(dtype)) scale[c] = v16_part_of(scale_at(job, column + c, begin), part);
+            for (int c = 0; c < columns; c++) scale[c] = scale_at(job, dtype, column + c, begin);
             for (int64_t k = begin; k < end; k += LANES) {
                 v16_part wide[STRIP_TILE];
 #pragma GCC unroll 8
                 for (int c = 0; c < columns; c++) {
                     const char *at = w + c * stride + weight_bytes(dtype, k);
                     if (part == 0 && k % CACHE_LINE == 0) fetch(at + columns * stride, weight_bytes(dtype, CACHE_LINE));
-                    wide[c] = v16_part_of(load_weights(at, dtype), part);
-                    if (is_quantised(dtype)) wide[c] = part_mul(wide[c], scale[c]);
+                    wide[c] = v16_part_of(load_weights(at, dtype, scale[c]), part);
                 }
 #pragma GCC unroll 8
                 for (int r = 0; r < STRIP_ROWS; r++) {
@@ -195,10 +195,9 @@ PXR_TEMPLATE void strip_tile(const pxr_linear_job *job, const int columns, const
     }
     for (int c = 0; c < columns; c++) {
         v16 wide = v16_set(0.0f);
-        if (whole < depth) {
-            wide = load_last_weights(w + c * stride + weight_bytes(dtype, whole), dtype, depth - whole);
-            if (is_quantised(dtype)) wide = v16_mul(wide, scale_at(job, column + c, whole));
-        }
+        if (whole < depth)
+            wide = load_last_weights(w + c * stride + weight_bytes(dtype, whole), dtype,
+                                     scale_at(job, dtype, column + c, whole), depth - whole);
         for (int r = 0; r < STRIP_ROWS; r++) {
             v16 sum = v16_load(lanes[r][c]);
             if (whole < depth) sum = v16_fma(v16_load_part(x[r] + whole, depth - whole), wide, sum);
@@ -253,9 +252,9 @@ PXR_TEMPLATE void widen_block(const pxr_linear_job *job, const pxr_dtype dtype, 
             const int64_t at = k + step * LANES, left = job->depth - at;
             v16 wide = v16_set(0.0f);
             if (c < count) {
-                wide = left >= LANES ? load_weights(w + weight_bytes(dtype, at), dtype)
-                                     : load_last_weights(w + weight_bytes(dtype, at), dtype, left);
-                if (is_quantised(dtype)) wide = v16_mul(wide, scale_at(job, column + c, at));
+                const v16 scale = scale_at(job, dtype, column + c, at);
+                wide = left >= LANES ? load_weights(w + weight_bytes(dtype, at), dtype, scale)
+                                     : load_last_weights(w + weight_bytes(dtype, at), dtype, scale, left);
             }
             for (int part = 0; part < PARTS; part++)
                 part_store(block->weights[c / PART_COLUMNS][part][step][c % PART_COLUMNS], v16_part_of(wide, part));

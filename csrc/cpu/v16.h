@@ -153,9 +153,18 @@ PXR_INLINE v16 v16_load_f16(const void *from)
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
 }
 
-PXR_INLINE v16 v16_widen_i8(__m128i bytes)
+PXR_INLINE v16 v16_load_i8(const void *from)
 {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+}
+
+PXR_INLINE v16 v16_load_u4(const void *from)
+{
+    const __m512i half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    const __m512i shift = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    const __m512i pairs = _mm512_castsi128_si512(_mm_loadl_epi64((const __m128i *)from));
+    const __m512i moved = _mm512_srlv_epi32(_mm512_permutexvar_epi32(half, pairs), shift);
+    return _mm512_cvtepi32_ps(_mm512_and_si512(moved, _mm512_set1_epi32(15)));
 }
 
 PXR_INLINE v16_part v16_part_of(v16 a, int part)
@@ -177,11 +186,6 @@ PXR_INLINE v16_part part_load(const float *from)
 PXR_INLINE void part_store(float *to, v16_part a)
 {
     _mm512_storeu_ps(to, a);
-}
-
-PXR_INLINE v16_part part_mul(v16_part a, v16_part b)
-{
-    return _mm512_mul_ps(a, b);
 }
 
 PXR_INLINE v16_part part_fma(v16_part a, v16_part b, v16_part c)
@@ -336,10 +340,27 @@ PXR_INLINE v16 v16_load_f16(const void *from)
     return PXR_V16(_mm256_cvtph_ps(_mm_loadu_si128(bits)), _mm256_cvtph_ps(_mm_loadu_si128(bits + 1)));
 }
 
-PXR_INLINE v16 v16_widen_i8(__m128i bytes)
+PXR_INLINE __m256 v8_load_i8(const void *from)
 {
-    return PXR_V16(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
-                   _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+}
+
+PXR_INLINE v16 v16_load_i8(const void *from)
+{
+    return PXR_V16(v8_load_i8(from), v8_load_i8((const char *)from + 8));
+}
+
+PXR_INLINE __m256 v8_load_u4(const void *from)
+{
+    int32_t pairs;
+    memcpy(&pairs, from, sizeof pairs);
+    const __m256i moved = _mm256_srlv_epi32(_mm256_set1_epi32(pairs), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+    return _mm256_cvtepi32_ps(_mm256_and_si256(moved, _mm256_set1_epi32(15)));
+}
+
+PXR_INLINE v16 v16_load_u4(const void *from)
+{
+    return PXR_V16(v8_load_u4(from), v8_load_u4((const char *)from + 4));
 }
 
 PXR_INLINE v16_part v16_part_of(v16 a, int part)
@@ -360,11 +381,6 @@ PXR_INLINE v16_part part_load(const float *from)
 PXR_INLINE void part_store(float *to, v16_part a)
 {
     _mm256_storeu_ps(to, a);
-}
-
-PXR_INLINE v16_part part_mul(v16_part a, v16_part b)
-{
-    return _mm256_mul_ps(a, b);
 }
 
 PXR_INLINE v16_part part_fma(v16_part a, v16_part b, v16_part c)
@@ -528,6 +544,21 @@ PXR_INLINE v16 v16_load_f16(const void *from)
     PXR_EACH_LANE(pxr_f16_to_f32(bits[i]));
 }
 
+PXR_INLINE v16 v16_load_i8(const void *from)
+{
+    int8_t values[LANES];
+    memcpy(values, from, sizeof values);
+    PXR_EACH_LANE(values[i]);
+}
+
+/* Sixteen values of four bits, 0 .. 15, the first of a pair in the low half of a byte. */
+PXR_INLINE v16 v16_load_u4(const void *from)
+{
+    uint8_t pairs[LANES / 2];
+    memcpy(pairs, from, sizeof pairs);
+    PXR_EACH_LANE((float)(pairs[i / 2] >> (i % 2 * 4) & 15));
+}
+
 PXR_INLINE v16_part v16_part_of(v16 a, int part)
 {
     (void)part;
@@ -547,11 +578,6 @@ PXR_INLINE v16_part part_load(const float *from)
 PXR_INLINE void part_store(float *to, v16_part a)
 {
     v16_store(to, a);
-}
-
-PXR_INLINE v16_part part_mul(v16_part a, v16_part b)
-{
-    return v16_mul(a, b);
 }
 
 PXR_INLINE v16_part part_fma(v16_part a, v16_part b, v16_part c)
@@ -584,57 +610,19 @@ PXR_INLINE void v16_sum_four(v16 a, v16 b, v16 c, v16 d, float *sums)
 
 #endif
 
-/* ---- narrow types ---------------------------------------------------------------------------------------------- */
-
-#if defined(__AVX2__)
-
-PXR_INLINE v16 v16_load_i8(const void *from)
-{
-    return v16_widen_i8(_mm_loadu_si128((const __m128i *)from));
-}
-
-PXR_INLINE v16 v16_load_i4(const void *from)
-{
-    const __m128i pairs = _mm_loadl_epi64((const __m128i *)from), nibble = _mm_set1_epi8(15);
-    const __m128i low = _mm_and_si128(pairs, nibble), high = _mm_and_si128(_mm_srli_epi16(pairs, 4), nibble);
-    return v16_widen_i8(_mm_sub_epi8(_mm_unpacklo_epi8(low, high), _mm_set1_epi8(8)));
-}
-
-PXR_INLINE v16 v16_set_f16(const void *from)
-{
-    uint16_t bits;
-    memcpy(&bits, from, sizeof bits);
-    return v16_set(_cvtsh_ss(bits));
-}
-
-#else
-
-PXR_INLINE v16 v16_load_i8(const void *from)
-{
-    int8_t values[LANES];
-    memcpy(values, from, sizeof values);
-    PXR_EACH_LANE(values[i]);
-}
-
-/* Sixteen values q of four bits, stored as q + 8, the first of a pair in the low half of a byte. */
-PXR_INLINE v16 v16_load_i4(const void *from)
-{
-    uint8_t pairs[LANES / 2];
-    memcpy(pairs, from, sizeof pairs);
-    PXR_EACH_LANE((float)((pairs[i / 2] >> (i % 2 * 4) & 15) - 8));
-}
+/* ---- any float type -------------------------------------------------------------------------------------------- */
 
 /* All lanes = one float16, at any byte. */
 PXR_INLINE v16 v16_set_f16(const void *from)
 {
     uint16_t bits;
     memcpy(&bits, from, sizeof bits);
+#if defined(__AVX2__)
+    return v16_set(_cvtsh_ss(bits));
+#else
     return v16_set(pxr_f16_to_f32(bits));
-}
-
 #endif
-
-/* ---- any float type -------------------------------------------------------------------------------------------- */
+}
 
 /* Sixteen elements of a float type, at any byte. */
 PXR_INLINE v16 v16_load_as(const void *from, pxr_dtype dtype)
