@@ -7,6 +7,7 @@
 local ffi = require "ffi"
 
 local checkpoint = require "pixelrefer.checkpoint"
+local quantize = require "pixelrefer.quantize"
 local json = require "pixelrefer.json"
 local pixelrefer = require "pixelrefer"
 
@@ -124,6 +125,15 @@ local function decode_rate(decoder, rows)
     end)
 end
 
+--- Bytes that a decode step reads of a loaded decoder's weights.
+local function decoder_bytes(model)
+    local read, decoder = {}, model.weights.decoder
+    for name, weight in pairs(decoder) do
+        if not name:find("^embed_tokens") then read[name] = weight end
+    end
+    return quantize.bytes { decoder = read }
+end
+
 --- Bytes of all weights, and of those that a decode step reads: the layers, the final norm and the head.
 local function weight_bytes(folder)
     local opened = checkpoint.open(folder)
@@ -163,6 +173,18 @@ figures.decode_tokens_per_second = decode_rate(model.decoder, 1)
 figures.together, figures.together_tokens_per_second = TOGETHER, decode_rate(model.decoder, TOGETHER)
 figures.decode_bytes_per_second = figures.decode_tokens_per_second * step_bytes
 keep()
+
+figures.quantised = json.array {}
+for i, kind in ipairs { "int8", "int4" } do
+    local start = now()
+    local fewer = pixelrefer.load(path, { threads = threads, weights = kind })
+    local seconds, rate = now() - start, decode_rate(fewer.decoder, 1)
+    figures.quantised[i] = { weights = kind, load_seconds = seconds, decode_tokens_per_second = rate,
+        decode_bytes_per_second = rate * decoder_bytes(fewer), bytes = fewer.bytes }
+    keep()
+    fewer = nil -- luacheck: ignore; the next one's memory
+    collectgarbage()
+end
 
 for _, length in ipairs(PROMPTS) do
     figures["prefill_" .. length .. "_tokens_per_second"] = prefill_rate(model.decoder, length)

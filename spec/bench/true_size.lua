@@ -113,6 +113,14 @@ local function rows_of(figures, torch)
         row(("decode of %d answers together"):format(figures.together), ("%.2f/s"):format(all),
             ("alone %.2f/s"):format(one), ("%.2f"):format(all / one))
     end
+    for _, fewer in ipairs(figures.quantised or {}) do
+        if bytes_per_second then
+            row(("decode, weights %s (%.1f s to quantise)"):format(fewer.weights, fewer.load_seconds),
+                ("%.2f/s"):format(fewer.decode_tokens_per_second),
+                ("%.1f of %.1f GB/s"):format(fewer.decode_bytes_per_second / GIGA, bytes_per_second / GIGA),
+                ("%.2f"):format(fewer.decode_bytes_per_second / bytes_per_second))
+        end
+    end
     row("picture of 1,024 cells, two regions, " .. figures.ask.new_tokens .. " tokens",
         ("%.2f s"):format(figures.ask.seconds))
     for _, part in ipairs(figures.ask.stages) do
