@@ -148,6 +148,15 @@ local function weight_bytes(folder)
     return all, step_bytes + (head or embedding)
 end
 
+--- How long it takes to quantise, and the decoder's rate then.
+local function with_weights(kind)
+    local start = now()
+    local model = pixelrefer.load(path, { threads = threads, weights = kind })
+    local seconds, rate = now() - start, decode_rate(model.decoder, 1)
+    return { weights = kind, load_seconds = seconds, decode_tokens_per_second = rate,
+        decode_bytes_per_second = rate * decoder_bytes(model), bytes = model.bytes }
+end
+
 local figures = { checkpoint = path, threads = threads, repeats = repeats }
 
 local function keep()
@@ -176,14 +185,9 @@ keep()
 
 figures.quantised = json.array {}
 for i, kind in ipairs { "int8", "int4" } do
-    local start = now()
-    local fewer = pixelrefer.load(path, { threads = threads, weights = kind })
-    local seconds, rate = now() - start, decode_rate(fewer.decoder, 1)
-    figures.quantised[i] = { weights = kind, load_seconds = seconds, decode_tokens_per_second = rate,
-        decode_bytes_per_second = rate * decoder_bytes(fewer), bytes = fewer.bytes }
+    figures.quantised[i] = with_weights(kind)
+    collectgarbage() -- its memory
     keep()
-    fewer = nil -- luacheck: ignore; the next one's memory
-    collectgarbage()
 end
 
 for _, length in ipairs(PROMPTS) do
