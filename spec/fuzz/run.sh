@@ -32,7 +32,7 @@ for name in $names; do
     learnt=$build/corpus/$name seeds=spec/fuzz/corpus/fuzz_$name log=$build/$name.log
     mkdir -p "$learnt"
     [ -d "$seeds" ] || seeds=
-    if $build/fuzz_$name -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 -malloc_limit_mb=2048 \
+    if $build/fuzz_$name -max_total_time="$seconds" -timeout=60 -rss_limit_mb=4096 -malloc_limit_mb=2048 \
         -seed="${SEED:-20260501}" -print_final_stats=1 -artifact_prefix=$build/$name- \
         "$learnt" $seeds >"$log" 2>&1 </dev/null; then
         passed=$((passed + 1))
