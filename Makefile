@@ -88,6 +88,10 @@ emu: $(EMU_PLUGIN) ## build the emulated device, which runs the kernels without 
 
 cuda: $(CUDA_PLUGIN) ## build the CUDA backend (nvcc from CUDA_HOME, /usr/local/cuda or PATH)
 
+# For scripts: `make print-NVCC`.
+print-%:
+	@echo '$($*)'
+
 # What the plugins use of the core is linked into them.
 PLUGIN_CORE := $(BUILD)/obj/core.a
 $(PLUGIN_CORE): $(filter $(BUILD)/obj/csrc/core/%,$(OBJECTS))

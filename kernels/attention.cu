@@ -180,11 +180,12 @@ GPU_DEV void attend(row_state &state, const attention_tiles &tiles, const row_bl
 GPU_DEV void store_row(const row_state &state, const pxr_gpu_attention_job &job, const pxr_gpu_segment &segment,
                        int key_head, int row, int lane)
 {
-    float *out = job.out + (int64_t)(segment.query_begin + row / job.group) * job.out_stride +
-                 (key_head * job.group + row % job.group) * job.out_head_stride;
+    const int64_t out = (int64_t)(segment.query_begin + row / job.group) * job.out_stride +
+                        (key_head * job.group + row % job.group) * job.out_head_stride;
 #pragma unroll
     for (int i = 0; i < PARTS; i++)
-        if (lane + i * LANES < job.head_dim) out[lane + i * LANES] = state.mixed[i] / state.sum;
+        if (lane + i * LANES < job.head_dim)
+            store_activation(job.out, job.out_type, out + lane + i * LANES, state.mixed[i] / state.sum);
 }
 
 #define ATTENTION_TILES(tiles)                                                                                         \
@@ -306,7 +307,8 @@ static pxr_gpu_attention_job job_of(const pxr_attention_args *args)
     const pxr_tensor *k = args->k, *v = args->v;
     const int dim = k->rank - 3; /* of the keys */
     pxr_gpu_attention_job job = {};
-    job.out = static_cast<float *>(args->out->data);
+    job.out = args->out->data;
+    job.out_type = args->out->dtype;
     job.q = static_cast<const float *>(args->q->data);
     job.k = k->data;
     job.v = v->data;

@@ -212,12 +212,12 @@ __global__ void __launch_bounds__(FLASH_THREADS)
         sum += __shfl_xor_sync(~0u, sum, 2);
         const int query = my_row + row * 8;
         if (query >= segment.query_count) continue;
-        float *out = attention.out + (segment.query_begin + query) * attention.out_stride +
-                     head * attention.out_head_stride + lane % 4 * 2;
+        const int64_t out = (segment.query_begin + query) * attention.out_stride + head * attention.out_head_stride +
+                            lane % 4 * 2;
 #pragma unroll
         for (int j = 0; j < D / 8; j++) {
-            out[j * 8] = mixed[j][row * 2] / sum;
-            out[j * 8 + 1] = mixed[j][row * 2 + 1] / sum;
+            store_activation(attention.out, attention.out_type, out + j * 8, mixed[j][row * 2] / sum);
+            store_activation(attention.out, attention.out_type, out + j * 8 + 1, mixed[j][row * 2 + 1] / sum);
         }
     }
 }

@@ -1,6 +1,6 @@
 /* linear: which kernel computes it. Semantics: ops/ops.h.
  *
- *     few rows (a decoding step)      linear_vector.cu   weights read once; activations stay float32
+ *     few rows (a decoding step)      linear_vector.cu   weights read once; activations as they are
  *     many rows, compute = "bf16"     linear_lt.cu       cuBLASLt on bfloat16 or float16 weights
  *     everything else                 linear_tile.cu     float32, any size and alignment
  *
@@ -19,9 +19,11 @@ pxr_status pxr_gpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
     if (x->size[0] > INT_MAX || x->size[1] > INT_MAX || weight->size[0] > INT_MAX)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "linear: sizes above %d are not on %s", INT_MAX, device->name);
     pxr_gpu_linear_job job = {};
-    job.out = static_cast<float *>(args->out->data);
-    job.x = static_cast<const float *>(x->data);
+    job.out = args->out->data;
+    job.x = x->data;
     job.weight = weight->data;
+    job.out_type = args->out->dtype;
+    job.x_type = x->dtype;
     job.out_stride = args->out->stride[0];
     job.x_stride = x->stride[0];
     job.weight_stride = weight->stride[0];

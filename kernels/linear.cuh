@@ -7,14 +7,14 @@
 
 /* out = activation(x weight^T + bias) + residual; strides in elements. */
 struct pxr_gpu_linear_job {
-    float *out;            /* [rows,columns] */
-    const float *x;        /* [rows,depth] */
+    void *out;             /* [rows,columns] */
+    const void *x;         /* [rows,depth] */
     const void *weight;    /* [columns,depth] */
     const void *bias;      /* [columns] or NULL */
     const float *residual; /* [rows,columns], may be `out`, or NULL */
     int64_t out_stride, x_stride, weight_stride, residual_stride;
     int rows, columns, depth;
-    pxr_dtype weight_type, bias_type;
+    pxr_dtype out_type, x_type, weight_type, bias_type;
     pxr_activation activation;
 };
 
@@ -23,7 +23,7 @@ GPU_DEV void finish_element(const pxr_gpu_linear_job &job, int row, int column, 
     if (job.bias) sum += load_float(job.bias, job.bias_type, column);
     sum = activate(sum, job.activation);
     if (job.residual) sum += job.residual[row * job.residual_stride + column];
-    job.out[row * job.out_stride + column] = sum;
+    store_activation(job.out, job.out_type, row * job.out_stride + column, sum);
 }
 
 /** Any sizes, types and alignment, in float32. linear_tile.cu */

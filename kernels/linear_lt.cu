@@ -1,7 +1,7 @@
-/* linear by cuBLASLt: bfloat16 or float16 operands, float32 sums and results.
+/* linear by cuBLASLt: bfloat16 or float16 operands, float32 sums, results in float32 or bfloat16.
  *
- * Weights are read as they lie. Activations are rounded to the weights' type into scratch memory; float16 ones beyond
- * its range become its largest number. The algorithm is the first that the library's heuristic proposes for the
+ * Weights are read as they lie, and so are activations of their type; others are rounded to it into scratch memory, where
+ * float16 ones beyond its range become its largest number. The algorithm is the first that the library's heuristic proposes for the
  * sizes, so the same library and card give the same bits; nothing is timed.
  *
  * Row-major out [rows,columns] is column-major [columns,rows]: the library sees out = weight^T x with weight
@@ -18,13 +18,13 @@ enum { PACK_THREADS = 256, PACK_EACH = 4 /* elements of a thread: one store of 8
 /* ---- operands -------------------------------------------------------------------------------------------------- */
 
 struct pack_job {
-    const float *x;   /* [rows,depth] */
-    void *packed;     /* [rows,depth], dense, in the weights' type */
-    const void *bias; /* [columns] or NULL */
-    float *wide_bias; /* [columns]: the library wants the results' type */
-    int64_t x_stride, pieces; /* pieces: rows * depth / PACK_EACH */
+    const void *x;     /* [rows,depth] */
+    void *packed;      /* [rows,depth], dense, in the weights' type */
+    const void *bias;  /* [columns] or NULL */
+    void *packed_bias; /* [columns]: the library wants the results' type */
+    int64_t x_stride, pieces; /* pieces: rows * depth / PACK_EACH; 0: x is as the library wants it */
     int depth, columns;
-    pxr_dtype type, bias_type;
+    pxr_dtype type, x_type, bias_type, out_type;
 };
 
 GPU_DEV unsigned short narrow_bits(float value, pxr_dtype type)
@@ -38,13 +38,14 @@ GPU_DEV unsigned short narrow_bits(float value, pxr_dtype type)
 __global__ void __launch_bounds__(PACK_THREADS) pack_operands(pack_job job)
 {
     const int64_t piece = (int64_t)blockIdx.x * PACK_THREADS + threadIdx.x;
-    if (job.bias && piece < job.columns) job.wide_bias[piece] = load_float(job.bias, job.bias_type, piece);
+    if (job.bias && piece < job.columns) 
+        store_activation(job.packed_bias, job.out_type, piece, load_float(job.bias, job.bias_type, piece));
     if (piece >= job.pieces) return;
     const int64_t at = piece * PACK_EACH, row = at / job.depth;
-    const float *x = job.x + row * job.x_stride + at % job.depth;
+    const int64_t first = row * job.x_stride + at % job.depth;
     unsigned bits[PACK_EACH];
 #pragma unroll
-    for (int i = 0; i < PACK_EACH; i++) bits[i] = narrow_bits(x[i], job.type);
+    for (int i = 0; i < PACK_EACH; i++) bits[i] = narrow_bits(load_float(job.x, job.x_type, first + i), job.type);
     static_cast<uint2 *>(job.packed)[piece] = make_uint2(bits[0] | bits[1] << 16, bits[2] | bits[3] << 16);
 }
 
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(PACK_THREADS) finish_elements(pxr_gpu_linear_j
     const int64_t at = (int64_t)blockIdx.x * PACK_THREADS + threadIdx.x;
     if (at >= (int64_t)job.rows * job.columns) return;
     const int row = (int)(at / job.columns), column = (int)(at % job.columns);
-    finish_element(job, row, column, job.out[row * job.out_stride + column]);
+    finish_element(job, row, column, load_float(job.out, job.out_type, row * job.out_stride + column));
 }
 
 /* ---- the product ----------------------------------------------------------------------------------------------- */
@@ -65,9 +66,9 @@ enum { CHOICES = 64 };
 struct lt_problem {
     int rows, columns, depth;
     cublasLtEpilogue_t epilogue;
-    cudaDataType_t type;
+    cudaDataType_t type, out_type;
     int adds; /* to a residual */
-    int64_t weight_stride, residual_stride, out_stride;
+    int64_t weight_stride, x_stride, residual_stride, out_stride;
     uint32_t alignment[4]; /* bytes, of weight, x, residual, out */
 };
 
@@ -83,9 +84,9 @@ struct pxr_gpu_lt_choices {
 struct lt_product {
     lt_problem problem;
     const void *weight, *x;
-    const float *residual;
-    float *out;
-    const float *bias;
+    const void *residual;
+    void *out;
+    const void *bias;
     cublasLtMatmulDesc_t descriptor;
     cublasLtMatrixLayout_t weight_layout, x_layout, residual_layout, out_layout;
     cublasLtMatmulPreference_t preference;
@@ -118,9 +119,9 @@ static cublasStatus_t describe(lt_product *p)
         THEN(cublasLtMatmulDescSetAttribute(p->descriptor, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias,
                                             sizeof p->bias));
     THEN(cublasLtMatrixLayoutCreate(&p->weight_layout, q->type, depth, columns, q->weight_stride));
-    THEN(cublasLtMatrixLayoutCreate(&p->x_layout, q->type, depth, rows, q->depth));
-    THEN(cublasLtMatrixLayoutCreate(&p->residual_layout, wide, columns, rows, q->residual_stride));
-    THEN(cublasLtMatrixLayoutCreate(&p->out_layout, wide, columns, rows, q->out_stride));
+    THEN(cublasLtMatrixLayoutCreate(&p->x_layout, q->type, depth, rows, q->x_stride));
+    THEN(cublasLtMatrixLayoutCreate(&p->residual_layout, q->out_type, columns, rows, q->residual_stride));
+    THEN(cublasLtMatrixLayoutCreate(&p->out_layout, q->out_type, columns, rows, q->out_stride));
     return status;
 }
 
@@ -213,6 +214,7 @@ bool pxr_gpu_linear_lt_takes(const pxr_gpu_linear_job *job)
     enum { LEAST_ALIGNMENT = 8 };
     return job->weight_type != PXR_F32 && job->depth % PACK_EACH == 0 && job->depth > 0 &&
            alignment_of(job->weight, job->weight_stride, 2) >= LEAST_ALIGNMENT &&
+           (job->out_type == PXR_F32 || !job->residual) && /* the library adds what has the results' type */
            (is_epilogue(job) || job->residual != job->out); /* else the product would be written over the residual */
 }
 
@@ -225,7 +227,7 @@ static cublasLtEpilogue_t epilogue_of(const pxr_gpu_linear_job *job)
 }
 
 /* All of the problem's bytes are set, as choices are compared by them. */
-static void pose(lt_problem *problem, const pxr_gpu_linear_job *job, bool fused, const void *packed)
+static void pose(lt_problem *problem, const pxr_gpu_linear_job *job, bool fused, const void *x, int64_t x_stride)
 {
     memset(problem, 0, sizeof *problem);
     problem->rows = job->rows;
@@ -233,64 +235,92 @@ static void pose(lt_problem *problem, const pxr_gpu_linear_job *job, bool fused,
     problem->depth = job->depth;
     problem->epilogue = fused ? epilogue_of(job) : CUBLASLT_EPILOGUE_DEFAULT;
     problem->type = job->weight_type == PXR_BF16 ? CUDA_R_16BF : CUDA_R_16F;
+    problem->out_type = job->out_type == PXR_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    problem->x_stride = x_stride;
     problem->adds = is_epilogue(job) && job->residual;
     problem->weight_stride = job->weight_stride;
     problem->out_stride = job->out_stride;
     problem->residual_stride = problem->adds ? job->residual_stride : job->out_stride;
     problem->alignment[0] = alignment_of(job->weight, job->weight_stride, 2);
-    problem->alignment[1] = alignment_of(packed, job->depth, 2);
-    problem->alignment[2] = alignment_of(problem->adds ? job->residual : job->out, problem->residual_stride, 4);
-    problem->alignment[3] = alignment_of(job->out, job->out_stride, 4);
+    const size_t out_size = pxr_dtype_size(job->out_type);
+    problem->alignment[1] = alignment_of(x, x_stride, 2);
+    problem->alignment[2] = alignment_of(problem->adds ? job->residual : job->out, problem->residual_stride, out_size);
+    problem->alignment[3] = alignment_of(job->out, job->out_stride, out_size);
 }
 
+/* The operands as the library takes them. */
+struct lt_operands {
+    const void *x, *bias;
+    int64_t x_stride;
+};
+
 /* The product with its epilogue (`fused`), or without bias and activation. */
-static pxr_status compute(pxr_device *device, const pxr_gpu_linear_job *job, bool fused, const pack_job *pack,
+static pxr_status compute(pxr_device *device, const pxr_gpu_linear_job *job, bool fused, const lt_operands *operands,
                           bool *lacks, pxr_error *error)
 {
     lt_product product = {};
-    pose(&product.problem, job, fused, pack->packed);
+    pose(&product.problem, job, fused, operands->x, operands->x_stride);
     product.weight = job->weight;
-    product.x = pack->packed;
+    product.x = operands->x;
     product.residual = product.problem.adds ? job->residual : job->out;
     product.out = job->out;
-    product.bias = fused && pack->bias ? pack->wide_bias : NULL;
+    product.bias = fused ? operands->bias : NULL;
     return multiply(device, &product, lacks, error);
 }
 
-pxr_status pxr_gpu_linear_lt(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error)
+/* Rounds and converts what does not lie as the library takes it. */
+static pxr_status prepare(pxr_device *device, const pxr_gpu_linear_job *job, lt_operands *operands, pxr_error *error)
 {
-    const cudaStream_t stream = pxr_gpu_of(device)->stream;
-    const size_t packed_bytes = (size_t)pxr_gpu_blocks((int64_t)job->rows * job->depth * 2, 256) * 256;
+    enum { ALIGNMENT = 16 };
+    const bool packs = job->x_type != job->weight_type || alignment_of(job->x, job->x_stride, 2) < ALIGNMENT;
+    const bool converts = is_epilogue(job) && job->bias &&
+                          (job->bias_type != job->out_type || (uintptr_t)job->bias % ALIGNMENT != 0);
+    *operands = {job->x, is_epilogue(job) ? job->bias : NULL, job->x_stride};
+    if (!packs && !converts) return PXR_OK;
+    const size_t packed_bytes = packs ? (size_t)pxr_gpu_blocks((int64_t)job->rows * job->depth * 2, 256) * 256 : 0;
     void *scratch;
-    pxr_status status = pxr_gpu_scratch(device, packed_bytes + (size_t)job->columns * sizeof(float), &scratch, error);
+    const pxr_status status = pxr_gpu_scratch(device, packed_bytes + (size_t)job->columns * sizeof(float), &scratch,
+                                              error);
     if (status != PXR_OK) return status;
     pack_job pack = {};
     pack.x = job->x;
     pack.packed = scratch;
-    pack.bias = is_epilogue(job) ? job->bias : NULL;
-    pack.wide_bias = reinterpret_cast<float *>(static_cast<char *>(scratch) + packed_bytes);
+    pack.bias = converts ? job->bias : NULL;
+    pack.packed_bias = static_cast<char *>(scratch) + packed_bytes;
     pack.x_stride = job->x_stride;
-    pack.pieces = (int64_t)job->rows * job->depth / PACK_EACH;
+    pack.pieces = packs ? (int64_t)job->rows * job->depth / PACK_EACH : 0;
     pack.depth = job->depth;
     pack.columns = job->columns;
     pack.type = job->weight_type;
+    pack.x_type = job->x_type;
     pack.bias_type = job->bias_type;
-    const int64_t threads = pack.bias && job->columns > pack.pieces ? job->columns : pack.pieces;
-    status = pxr_gpu_launched(
-        device, "linear",
-        GPU_LAUNCH(pack_operands, (unsigned)pxr_gpu_blocks(threads, PACK_THREADS), PACK_THREADS, 0, stream, pack),
-        error);
-    if (status != PXR_OK) return status;
+    pack.out_type = job->out_type;
+    if (packs) operands->x = pack.packed;
+    if (packs) operands->x_stride = job->depth;
+    if (converts) operands->bias = pack.packed_bias;
+    const int64_t threads = converts && job->columns > pack.pieces ? job->columns : pack.pieces;
+    return pxr_gpu_launched(device, "linear",
+                            GPU_LAUNCH(pack_operands, (unsigned)pxr_gpu_blocks(threads, PACK_THREADS), PACK_THREADS, 0,
+                                       pxr_gpu_of(device)->stream, pack),
+                            error);
+}
+
+pxr_status pxr_gpu_linear_lt(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error)
+{
+    lt_operands operands;
     bool lacks = false;
+    pxr_status status = prepare(device, job, &operands, error);
+    if (status != PXR_OK) return status;
     if (is_epilogue(job)) {
-        status = compute(device, job, true, &pack, &lacks, error);
+        status = compute(device, job, true, &operands, &lacks, error);
         if (status != PXR_OK || !lacks) return status;
     }
-    status = compute(device, job, false, &pack, NULL, error);
+    status = compute(device, job, false, &operands, NULL, error);
     if (status != PXR_OK) return status;
     pxr_gpu_linear_job rest = *job;
     if (is_epilogue(job)) rest.residual = NULL; /* the product has added it */
     const unsigned blocks = (unsigned)pxr_gpu_blocks((int64_t)job->rows * job->columns, PACK_THREADS);
-    return pxr_gpu_launched(device, "linear", GPU_LAUNCH(finish_elements, blocks, PACK_THREADS, 0, stream, rest),
-                            error);
+    return pxr_gpu_launched(
+        device, "linear",
+        GPU_LAUNCH(finish_elements, blocks, PACK_THREADS, 0, pxr_gpu_of(device)->stream, rest), error);
 }

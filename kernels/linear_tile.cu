@@ -18,7 +18,7 @@ template <class Weight> __global__ void __launch_bounds__(TILE_THREADS) linear_t
         for (int i = thread; i < TILE * STEP; i += TILE_THREADS) {
             const int line = i / STEP, k = i % STEP, row = row0 + line, column = column0 + line;
             const bool in_depth = k0 + k < job.depth;
-            x_tile[k * ROW + line] = in_depth && row < job.rows ? job.x[row * job.x_stride + k0 + k] : 0.0f;
+            x_tile[k * ROW + line] = in_depth && row < job.rows ? load_float(job.x, job.x_type, row * job.x_stride + k0 + k) : 0.0f;
             w_tile[k * ROW + line] =
                 in_depth && column < job.columns ? widen(weight[column * job.weight_stride + k0 + k]) : 0.0f;
         }

@@ -65,10 +65,10 @@ __global__ void __launch_bounds__(VECTOR_THREADS) linear_vector(pxr_gpu_linear_j
         }
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            const float *x = job.x + (r < job.rows ? r : job.rows - 1) * job.x_stride + k;
+            const int64_t x = (r < job.rows ? r : job.rows - 1) * job.x_stride + k;
 #pragma unroll
             for (int i = 0; i < COUNT; i++) {
-                const float value = x[i];
+                const float value = load_float(job.x, job.x_type, x + i);
 #pragma unroll
                 for (int c = 0; c < COLUMNS; c++) sum[c * ROWS + r] += w[c].value[i] * value;
             }

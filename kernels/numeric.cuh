@@ -33,6 +33,15 @@ GPU_DEV float load_float(const void *data, pxr_dtype dtype, int64_t index)
     return static_cast<const float *>(data)[index];
 }
 
+/* Activations are float32 or bfloat16. */
+GPU_DEV void store_activation(void *data, pxr_dtype type, int64_t index, float value)
+{
+    if (type == PXR_BF16)
+        static_cast<__nv_bfloat16 *>(data)[index] = __float2bfloat16_rn(value);
+    else
+        static_cast<float *>(data)[index] = value;
+}
+
 /* ---- over a block ---------------------------------------------------------------------------------------------- */
 /* Blocks of whole warps, at most 32 of them. Sums have one order for one block size. `partial` is [32] in shared
  * memory; it may be used again as soon as the call returns. */

@@ -24,13 +24,13 @@ static unsigned element_blocks(int64_t count)
 /* ---- norms ----------------------------------------------------------------------------------------------------- */
 
 struct norm_job {
-    float *out;         /* [n,width], rows `out_stride` elements apart */
+    void *out;          /* [n,width], rows `out_stride` elements apart */
     const float *x;     /* [n,width] */
     const void *weight; /* [width] */
     const void *bias;   /* [width], layer_norm only */
     int64_t out_stride, x_stride;
     int width;
-    pxr_dtype weight_type, bias_type;
+    pxr_dtype out_type, weight_type, bias_type;
     float epsilon;
 };
 
@@ -39,34 +39,36 @@ __global__ void __launch_bounds__(ROW_THREADS) layer_norm_rows(norm_job job)
 {
     GPU_SHARED(float, partial, 32);
     const float *x = job.x + (int64_t)blockIdx.x * job.x_stride;
-    float *out = job.out + (int64_t)blockIdx.x * job.out_stride;
+    const int64_t first = (int64_t)blockIdx.x * job.out_stride;
     float sum = 0.0f, squares = 0.0f;
     for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) sum += x[i];
     const float mean = block_sum(sum, partial) / (float)job.width;
     for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) squares += (x[i] - mean) * (x[i] - mean);
     const float scale = 1.0f / sqrtf(block_sum(squares, partial) / (float)job.width + job.epsilon);
     for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x)
-        out[i] = (x[i] - mean) * scale * load_float(job.weight, job.weight_type, i) +
-                 load_float(job.bias, job.bias_type, i);
+        store_activation(job.out, job.out_type, first + i,
+                         (x[i] - mean) * scale * load_float(job.weight, job.weight_type, i) +
+                             load_float(job.bias, job.bias_type, i));
 }
 
 __global__ void __launch_bounds__(ROW_THREADS) rms_norm_rows(norm_job job)
 {
     GPU_SHARED(float, partial, 32);
     const float *x = job.x + (int64_t)blockIdx.x * job.x_stride;
-    float *out = job.out + (int64_t)blockIdx.x * job.out_stride;
+    const int64_t first = (int64_t)blockIdx.x * job.out_stride;
     float squares = 0.0f;
     for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) squares += x[i] * x[i];
     const float scale = 1.0f / sqrtf(block_sum(squares, partial) / (float)job.width + job.epsilon);
     for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x)
-        out[i] = x[i] * scale * load_float(job.weight, job.weight_type, i);
+        store_activation(job.out, job.out_type, first + i, x[i] * scale * load_float(job.weight, job.weight_type, i));
 }
 
 static norm_job norm_of(const pxr_tensor *out, const pxr_tensor *x, const pxr_tensor *weight, const pxr_tensor *bias,
                         float epsilon)
 {
     norm_job job = {};
-    job.out = static_cast<float *>(out->data);
+    job.out = out->data;
+    job.out_type = out->dtype;
     job.x = static_cast<const float *>(x->data);
     job.weight = weight->data;
     job.bias = bias ? bias->data : NULL;
@@ -146,9 +148,10 @@ pxr_status pxr_gpu_rope(pxr_device *device, const pxr_rope_args *args, pxr_error
 /* ---- silu_mul -------------------------------------------------------------------------------------------------- */
 
 struct silu_mul_job {
-    float *out;            /* [n,width] */
-    const float *gate, *up;
+    void *out; /* [n,width] */
+    const void *gate, *up;
     int64_t out_stride, gate_stride, up_stride, width, count;
+    pxr_dtype out_type, gate_type, up_type;
 };
 
 __global__ void __launch_bounds__(ROW_THREADS) silu_mul_elements(silu_mul_job job)
@@ -156,17 +159,21 @@ __global__ void __launch_bounds__(ROW_THREADS) silu_mul_elements(silu_mul_job jo
     FOR_ELEMENTS(at, job.count)
     {
         const int64_t row = at / job.width, i = at % job.width;
-        const float gate = job.gate[row * job.gate_stride + i];
-        job.out[row * job.out_stride + i] = gate * sigmoid(gate) * job.up[row * job.up_stride + i];
+        const float gate = load_float(job.gate, job.gate_type, row * job.gate_stride + i);
+        const float up = load_float(job.up, job.up_type, row * job.up_stride + i);
+        store_activation(job.out, job.out_type, row * job.out_stride + i, gate * sigmoid(gate) * up);
     }
 }
 
 pxr_status pxr_gpu_silu_mul(pxr_device *device, const pxr_silu_mul_args *args, pxr_error *error)
 {
     silu_mul_job job = {};
-    job.out = static_cast<float *>(args->out->data);
-    job.gate = static_cast<const float *>(args->gate->data);
-    job.up = static_cast<const float *>(args->up->data);
+    job.out = args->out->data;
+    job.gate = args->gate->data;
+    job.up = args->up->data;
+    job.out_type = args->out->dtype;
+    job.gate_type = args->gate->dtype;
+    job.up_type = args->up->dtype;
     job.out_stride = args->out->stride[0];
     job.gate_stride = args->gate->stride[0];
     job.up_stride = args->up->stride[0];

@@ -21,6 +21,12 @@ local PROCESSORS = output_of("nproc")
 local BUSTED = output_of("command -v busted")
 local CPU_FLAGS = output_of("grep -m1 ^flags /proc/cpuinfo 2>/dev/null") .. " "
 
+local HEADERS = output_of("make -s --no-print-directory print-CUDA_INCLUDE 2>/dev/null")
+local NVCC = output_of("make -s --no-print-directory print-NVCC 2>/dev/null")
+local NO_HEADERS = HEADERS == "" and "CUDA's headers are not there (make deps fetches them)" or nil
+-- The emulated device is built with the module where it can be.
+local TARGETS = NO_HEADERS and "all" or "all emu"
+
 -- ---- what lanes run ----------------------------------------------------------------------------------------------
 
 local GOLDEN = "spec/fixtures/golden"
@@ -29,9 +35,9 @@ local CASES = { "refer_image_two_regions", "lite_video_two_objects" }
 -- What the short sanitizer and instruction-set lanes leave out.
 local SLOW = long and "" or "--exclude-tags=slow"
 
-local function build(folder, flags, link)
-    return ("make -j%s --no-print-directory all BUILD=build/%s CFLAGS='%s' LDFLAGS='%s'"):format(PROCESSORS, folder,
-        flags, link or "")
+local function build(folder, flags, link, targets)
+    return ("make -j%s --no-print-directory %s BUILD=build/%s CFLAGS='%s' LDFLAGS='%s'"):format(PROCESSORS,
+        targets or TARGETS, folder, flags, link or "")
 end
 
 --- A command with the environment that finds a build folder's module.
@@ -45,8 +51,9 @@ local function busted(folder, specs)
 end
 
 --- Golden cases.
-local function golden(folder)
-    local run = with(folder, "luajit spec/parity/run.lua --golden " .. GOLDEN)
+local function golden(folder, device)
+    local run = with(folder, ("luajit spec/parity/run.lua --golden %s%s"):format(GOLDEN,
+        device and " --device " .. device or ""))
     if long then return run end
     local commands = {}
     for i, case in ipairs(CASES) do commands[i] = run .. " --case " .. case end
@@ -69,10 +76,35 @@ local ADDRESS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fn
 local ADDRESS_SETTINGS = "ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 "
     .. "LSAN_OPTIONS=suppressions=$PWD/spec/support/leaks.supp:print_suppressions=0"
 local THREAD = "-O1 -g -fsanitize=thread"
+-- ThreadSanitizer makes barriers of many threads dear: in short the emulated device leaves the large shapes out.
+local THREAD_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua"
+if not long then THREAD_SPECS = "--exclude-tags=large " .. THREAD_SPECS end
 local THREAD_SETTINGS = "TSAN_OPTIONS=halt_on_error=1:suppressions=$PWD/spec/support/races.supp PIXELREFER_THREADS=4"
 
 -- The specs of the ops and of what runs in several threads.
 local OPS = long and "" or "spec/unit/ops_*_spec.lua"
+
+--- Runs commands side by side, each with its output for itself; fails when one does.
+local function together(name, ...)
+    local lines = { "jobs=()" }
+    for i, command in ipairs { ... } do
+        local log = ("%s/%s.%d"):format(LOGS, name:gsub(" ", "-"), i)
+        lines[#lines + 1] = ("( %s ) >'%s' 2>&1 & jobs+=($!)"):format(command, log)
+    end
+    lines[#lines + 1] = "failures=0; for job in ${jobs[@]}; do wait $job || failures=1; done"
+    lines[#lines + 1] = ("cat %s/%s.[0-9]*; [ $failures = 0 ]"):format(LOGS, name:gsub(" ", "-"))
+    return table.concat(lines, "\n")
+end
+
+-- ---- the CUDA backend --------------------------------------------------------------------------------------------
+
+-- What runs on the emulated device beside the golden cases.
+local DEVICE_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua spec/unit/device_spec.lua"
+
+--- The specs of the ops on the emulated device, whose threads run in some order.
+local function emulated(folder, order, specs)
+    return ("export DEVICE=emu REQUIRE_EMU=1 %s; %s"):format(order, busted(folder, specs or DEVICE_SPECS))
+end
 
 local function isa_lane(isa, flag)
     return {
@@ -94,6 +126,39 @@ local LANES = {
     isa_lane("scalar", "fpu"),
     isa_lane("avx2", "avx2"),
     isa_lane("avx512", "avx512bw"),
+    { "emu", unless = NO_HEADERS, variable = "REQUIRE_EMU",
+        build("check", CHECKED, nil, "emu build/check/kernels/conformance"),
+        together("emu",
+            golden("check", "emu"),
+            emulated("check", "PIXELREFER_EMU_ORDER=0"), emulated("check", "PIXELREFER_EMU_ORDER=1"),
+            emulated("check", "PIXELREFER_EMU_ORDER=7"), emulated("check", "PIXELREFER_EMU_LAZY=1"),
+            "PIXELREFER_EMU_ORDER=0 build/check/kernels/conformance",
+            "PIXELREFER_EMU_ORDER=1 build/check/kernels/conformance",
+            "PIXELREFER_EMU_ORDER=7 build/check/kernels/conformance",
+            "PIXELREFER_EMU_LAZY=1 build/check/kernels/conformance") },
+    { "emu address", unless = NO_HEADERS, variable = "REQUIRE_EMU",
+        build("asan", ADDRESS, "-fsanitize=address,undefined", "emu build/asan/kernels/conformance"),
+        together("emu address",
+            preloaded({ "asan", "ubsan" }, ADDRESS_SETTINGS, golden("asan", "emu")),
+            preloaded({ "asan", "ubsan" }, ADDRESS_SETTINGS, emulated("asan", "PIXELREFER_EMU_ORDER=1")),
+            "build/asan/kernels/conformance") },
+    { "emu threads", unless = NO_HEADERS, variable = "REQUIRE_EMU",
+        build("tsan", THREAD, "-fsanitize=thread", "emu build/tsan/kernels/conformance"),
+        together("emu threads",
+            long and preloaded({ "tsan" }, THREAD_SETTINGS, golden("tsan", "emu")) or "true",
+            preloaded({ "tsan" }, THREAD_SETTINGS, emulated("tsan", "PIXELREFER_EMU_ORDER=0", THREAD_SPECS)),
+            "build/tsan/kernels/conformance") },
+    { "defects", unless = NO_HEADERS, variable = "REQUIRE_EMU",
+        build("check", CHECKED, nil, "build/check/kernels/defects"),
+        build("asan", ADDRESS, "-fsanitize=address,undefined", "build/asan/kernels/defects"),
+        build("tsan", THREAD, "-fsanitize=thread", "build/tsan/kernels/defects"),
+        "luajit spec/kernels/defects.lua build/check/kernels/defects build/asan/kernels/defects "
+            .. "build/tsan/kernels/defects" },
+    { "cuda", unless = NVCC == "" and "no nvcc in CUDA_HOME, /usr/local/cuda or PATH" or nil,
+        build("check", "-O2 -g", nil, "cuda build/check/kernels/conformance.cuda"),
+        with("check", "luajit spec/kernels/ptx.lua build/check"),
+        busted("check", "spec/unit/device_spec.lua"),
+        "build/check/kernels/conformance.cuda" },
     { "fuzz", ("spec/fuzz/run.sh all %d"):format(long and 60 or 5),
         with("check", ("luajit spec/fuzz/fuzz_config.lua %d"):format(long and 60 or 5)) },
     { "rock", "spec/support/rock.sh" },
@@ -129,6 +194,11 @@ end
 
 local function run(lane)
     local name = lane[1]
+    if lane.unless and lane.variable and os.getenv(lane.variable) == "1" then
+        add { failed = 1 }
+        print(("FAIL  %-12s %s"):format(name, lane.unless))
+        return
+    end
     if lane.unless then
         add { skipped = 1 }
         print(("skip  %-12s %s"):format(name, lane.unless))

@@ -173,25 +173,28 @@ pxr_device *pxr_decoder_device(const pxr_decoder *decoder)
 /* ---- forward --------------------------------------------------------------------------------------------------- */
 
 typedef struct buffers {
-    pxr_tensor normed;   /* [n,D] */
-    pxr_tensor q, mixed; /* [n,heads*head_dim]: queries, attention's result */
+    pxr_tensor normed;   /* [n,D], in the operand type */
+    pxr_tensor q, mixed; /* [n,heads*head_dim]: queries, attention's result (in the operand type) */
     pxr_tensor k, v;     /* [n,kv_heads*head_dim] */
-    pxr_tensor gate, up; /* [n,F] */
+    pxr_tensor gate, up; /* [n,F], in the operand type */
     pxr_tensor cos, sin; /* [n,head_dim/2] */
 } buffers;
 
-static void cut_buffers(buffers *b, pxr_arena *arena, const pxr_decoder_config *c, int64_t n)
+static void cut_buffers(buffers *b, pxr_decoder *decoder, int64_t n)
 {
+    const pxr_decoder_config *c = &decoder->config;
+    pxr_arena *arena = &decoder->arena;
+    const pxr_dtype operand = c->layers > 0 ? pxr_operand_type(&decoder->layers->q.weight) : PXR_F32;
     const int64_t model[2] = {n, c->hidden}, queries[2] = {n, c->heads * c->head_dim};
     const int64_t keys[2] = {n, c->kv_heads * c->head_dim}, wide[2] = {n, c->intermediate};
     const int64_t angles[2] = {n, c->head_dim / 2};
-    b->normed = pxr_arena_tensor(arena, PXR_F32, 2, model);
+    b->normed = pxr_arena_tensor(arena, operand, 2, model);
     b->q = pxr_arena_tensor(arena, PXR_F32, 2, queries);
-    b->mixed = pxr_arena_tensor(arena, PXR_F32, 2, queries);
+    b->mixed = pxr_arena_tensor(arena, operand, 2, queries);
     b->k = pxr_arena_tensor(arena, PXR_F32, 2, keys);
     b->v = pxr_arena_tensor(arena, PXR_F32, 2, keys);
-    b->gate = pxr_arena_tensor(arena, PXR_F32, 2, wide);
-    b->up = pxr_arena_tensor(arena, PXR_F32, 2, wide);
+    b->gate = pxr_arena_tensor(arena, operand, 2, wide);
+    b->up = pxr_arena_tensor(arena, operand, 2, wide);
     b->cos = pxr_arena_tensor(arena, PXR_F32, 2, angles);
     b->sin = pxr_arena_tensor(arena, PXR_F32, 2, angles);
 }
@@ -371,11 +374,11 @@ pxr_status pxr_decoder_layers(pxr_decoder *decoder, pxr_kv_cache *cache, const p
                             (long long)cache->capacity, (long long)sequences[s].count);
 
     pxr_arena_plan(&decoder->arena);
-    cut_buffers(&b, &decoder->arena, c, x->size[0]);
+    cut_buffers(&b, decoder, x->size[0]);
     status = pxr_arena_reserve(&decoder->arena, decoder->device, error);
     if (status == PXR_OK) status = reserve_host(decoder, x->size[0], sequence_count, error);
     if (status != PXR_OK) return status;
-    cut_buffers(&b, &decoder->arena, c, x->size[0]);
+    cut_buffers(&b, decoder, x->size[0]);
     status = lay_out(decoder, &b, cache, sequences, sequence_count, error);
     for (int64_t i = first; status == PXR_OK && i < last; i++) {
         const pxr_tensor keys = pxr_kv_cache_layer(&cache->keys, i), values = pxr_kv_cache_layer(&cache->values, i);
@@ -398,11 +401,11 @@ pxr_status pxr_decoder_queries(pxr_decoder *decoder, const pxr_tensor *out, cons
     const layer *l = &decoder->layers[index];
     buffers b;
     pxr_arena_plan(&decoder->arena);
-    cut_buffers(&b, &decoder->arena, c, x->size[0]);
+    cut_buffers(&b, decoder, x->size[0]);
     pxr_status status = pxr_arena_reserve(&decoder->arena, decoder->device, error);
     if (status == PXR_OK) status = reserve_host(decoder, x->size[0], 0, error);
     if (status != PXR_OK) return status;
-    cut_buffers(&b, &decoder->arena, c, x->size[0]);
+    cut_buffers(&b, decoder, x->size[0]);
     fill_angles(decoder, x->size[0], 0, past, x->size[0]);
     const pxr_tensor q = pxr_heads(&b.q, c->heads);
     const pxr_rms_norm_args norm = {.out = &b.normed, .x = x, .weight = &l->input_norm, .epsilon = c->epsilon};

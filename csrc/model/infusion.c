@@ -98,14 +98,17 @@ pxr_device *pxr_infusion_device(const pxr_infusion *infusion)
 }
 
 typedef struct buffers {
-    pxr_tensor normed, q; /* [k,E] */
+    pxr_tensor normed, q; /* [k,E]; the first in the operand type */
     pxr_tensor kv;        /* [cells,2E]: keys and values side by side, in_proj's last two thirds */
 } buffers;
 
-static void cut_buffers(buffers *b, pxr_arena *arena, int64_t hidden, int64_t tokens, int64_t cells)
+static void cut_buffers(buffers *b, pxr_infusion *infusion, int64_t tokens, int64_t cells)
 {
+    const int64_t hidden = infusion->hidden;
+    pxr_arena *arena = &infusion->arena;
+    const pxr_dtype operand = pxr_operand_type(&infusion->steps->out_proj.weight);
     const int64_t narrow[2] = {tokens, hidden}, wide[2] = {cells, 2 * hidden};
-    b->normed = pxr_arena_tensor(arena, PXR_F32, 2, narrow);
+    b->normed = pxr_arena_tensor(arena, operand, 2, narrow);
     b->q = pxr_arena_tensor(arena, PXR_F32, 2, narrow);
     b->kv = pxr_arena_tensor(arena, PXR_F32, 2, wide);
 }
@@ -144,10 +147,10 @@ pxr_status pxr_infusion_forward(pxr_infusion *infusion, pxr_infusion_step step, 
     if (status == PXR_OK) status = check_width(infusion, context, "context", error);
     if (status != PXR_OK) return status;
     pxr_arena_plan(&infusion->arena);
-    cut_buffers(&b, &infusion->arena, e, tokens->size[0], context->size[0]);
+    cut_buffers(&b, infusion, tokens->size[0], context->size[0]);
     status = pxr_arena_reserve(&infusion->arena, infusion->device, error);
     if (status != PXR_OK) return status;
-    cut_buffers(&b, &infusion->arena, e, tokens->size[0], context->size[0]);
+    cut_buffers(&b, infusion, tokens->size[0], context->size[0]);
 
     const pxr_linear_weights to_q = part_of(&f->in_proj, 0, e), to_kv = part_of(&f->in_proj, e, 2 * e);
     status = pxr_layer_norm(&(pxr_layer_norm_args){.out = &b.normed,

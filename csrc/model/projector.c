@@ -65,11 +65,12 @@ pxr_device *pxr_projector_device(const pxr_projector *projector)
     return projector->device;
 }
 
-static void cut_buffers(pxr_tensor inner[2], pxr_arena *arena, int64_t rows, int64_t width)
+static void cut_buffers(pxr_tensor inner[2], pxr_projector *projector, int64_t rows)
 {
-    const int64_t size[2] = {rows < ROWS ? rows : ROWS, width};
-    inner[0] = pxr_arena_tensor(arena, PXR_F32, 2, size);
-    inner[1] = pxr_arena_tensor(arena, PXR_F32, 2, size);
+    const int64_t size[2] = {rows < ROWS ? rows : ROWS, projector->out};
+    const pxr_dtype operand = pxr_operand_type(&projector->layers[projector->depth - 1].weight);
+    inner[0] = pxr_arena_tensor(&projector->arena, operand, 2, size);
+    inner[1] = pxr_arena_tensor(&projector->arena, operand, 2, size);
 }
 
 pxr_status pxr_projector_forward(pxr_projector *projector, const pxr_tensor *out, const pxr_tensor *x, pxr_error *error)
@@ -83,10 +84,10 @@ pxr_status pxr_projector_forward(pxr_projector *projector, const pxr_tensor *out
                         pxr_tensor_shape_text(out, shape), (long long)x->size[0], (long long)projector->out);
     pxr_tensor inner[2];
     pxr_arena_plan(&projector->arena);
-    cut_buffers(inner, &projector->arena, x->size[0], projector->out);
+    cut_buffers(inner, projector, x->size[0]);
     pxr_status status = pxr_arena_reserve(&projector->arena, projector->device, error);
     if (status != PXR_OK) return status;
-    cut_buffers(inner, &projector->arena, x->size[0], projector->out);
+    cut_buffers(inner, projector, x->size[0]);
 
     for (int64_t begin = 0; status == PXR_OK && begin < x->size[0]; begin += ROWS) {
         const int64_t count = x->size[0] - begin < ROWS ? x->size[0] - begin : ROWS;

@@ -165,21 +165,24 @@ pxr_device *pxr_vision_encoder_device(const pxr_vision_encoder *encoder)
 
 /* Activations of one call of _layers over `cells` cells. */
 typedef struct buffers {
-    pxr_tensor normed;   /* [cells,E]: input of a sublayer, then attention's result */
+    pxr_tensor normed;   /* [cells,E]: input of a sublayer, then attention's result; in the operand type */
     pxr_tensor q, k, v;  /* [cells,E] */
-    pxr_tensor wide;     /* [min(cells,MLP_ROWS),F] */
+    pxr_tensor wide;     /* [min(cells,MLP_ROWS),F], in the operand type */
     pxr_tensor cos, sin; /* [cells,head_dim/2] */
 } buffers;
 
-static void cut_buffers(buffers *b, pxr_arena *arena, const pxr_vision_config *c, int64_t cells)
+static void cut_buffers(buffers *b, pxr_vision_encoder *encoder, int64_t cells)
 {
+    const pxr_vision_config *c = &encoder->config;
+    pxr_arena *arena = &encoder->arena;
+    const pxr_dtype operand = c->layers > 0 ? pxr_operand_type(&encoder->layers->q.weight) : PXR_F32;
     const int64_t narrow[2] = {cells, c->hidden}, angles[2] = {cells, c->hidden / c->heads / 2};
     const int64_t wide[2] = {cells < MLP_ROWS ? cells : MLP_ROWS, c->intermediate};
-    b->normed = pxr_arena_tensor(arena, PXR_F32, 2, narrow);
+    b->normed = pxr_arena_tensor(arena, operand, 2, narrow);
     b->q = pxr_arena_tensor(arena, PXR_F32, 2, narrow);
     b->k = pxr_arena_tensor(arena, PXR_F32, 2, narrow);
     b->v = pxr_arena_tensor(arena, PXR_F32, 2, narrow);
-    b->wide = pxr_arena_tensor(arena, PXR_F32, 2, wide);
+    b->wide = pxr_arena_tensor(arena, operand, 2, wide);
     b->cos = pxr_arena_tensor(arena, PXR_F32, 2, angles);
     b->sin = pxr_arena_tensor(arena, PXR_F32, 2, angles);
 }
@@ -305,10 +308,10 @@ pxr_status pxr_vision_encoder_layers(pxr_vision_encoder *encoder, const pxr_tens
                         (long long)first + 1, (long long)last, (long long)c->layers);
 
     pxr_arena_plan(&encoder->arena);
-    cut_buffers(&b, &encoder->arena, c, x->size[0]);
+    cut_buffers(&b, encoder, x->size[0]);
     status = pxr_arena_reserve(&encoder->arena, encoder->device, error);
     if (status != PXR_OK) return status;
-    cut_buffers(&b, &encoder->arena, c, x->size[0]);
+    cut_buffers(&b, encoder, x->size[0]);
 
     pxr_attention_segment *segments = pxr_calloc((size_t)grid_count, sizeof *segments);
     if (!segments) return pxr_fail_memory(error, (size_t)grid_count * sizeof *segments, "attention segments");

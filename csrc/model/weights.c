@@ -168,6 +168,12 @@ void pxr_linear_weights_release(pxr_linear_weights *layer)
     pxr_tensor_release(&layer->bias);
 }
 
+pxr_dtype pxr_operand_type(const pxr_tensor *weight)
+{
+    const bool rounds = weight->dtype == PXR_BF16 && pxr_tensor_device(weight)->compute == PXR_COMPUTE_BF16;
+    return rounds ? PXR_BF16 : PXR_F32;
+}
+
 pxr_status pxr_linear_layer(const pxr_tensor *out, const pxr_tensor *x, const pxr_linear_weights *layer,
                             pxr_activation activation, const pxr_tensor *residual, pxr_error *error)
 {

@@ -28,6 +28,10 @@ pxr_status pxr_linear_weights_take(pxr_linear_weights *layer, const pxr_tensor_m
 /** Gives them up. */
 void pxr_linear_weights_release(pxr_linear_weights *layer);
 
+/** In what type a device wants the rows that a layer with this weight multiplies: bfloat16 where it computes in that and
+ * the weight is bfloat16, else float32. */
+pxr_dtype pxr_operand_type(const pxr_tensor *weight);
+
 /** out = activation(x weight^T + bias) + residual: pxr_linear with the layer's weights. */
 pxr_status pxr_linear_layer(const pxr_tensor *out, const pxr_tensor *x, const pxr_linear_weights *layer,
                             pxr_activation activation, const pxr_tensor *residual, pxr_error *error);

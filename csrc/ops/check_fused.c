@@ -13,6 +13,7 @@ enum {
     FLOAT16 = 1u << PXR_F16,
     INT64 = 1u << PXR_I64,
     FLOATS = 1u << PXR_F32 | 1u << PXR_F16 | 1u << PXR_BF16,
+    ACTIVATIONS = 1u << PXR_F32 | 1u << PXR_BF16,
     INTEGERS = 1u << PXR_I8 | 1u << PXR_U8,
 };
 
@@ -32,11 +33,12 @@ enum { FREE = -1 };
 
 static const char *types_text(unsigned types)
 {
-    return types == FLOATS     ? "float32, float16 or bfloat16"
-           : types == INT64    ? "int64"
-           : types == FLOAT16  ? "float16"
-           : types == INTEGERS ? "int8 or uint8 (four bits)"
-                               : "float32";
+    return types == FLOATS        ? "float32, float16 or bfloat16"
+           : types == ACTIVATIONS ? "float32 or bfloat16"
+           : types == INT64       ? "int64"
+           : types == FLOAT16     ? "float16"
+           : types == INTEGERS    ? "int8 or uint8 (four bits)"
+                                  : "float32";
 }
 
 static void shape_text(const expectation *expected, char *text, size_t capacity)
@@ -147,14 +149,20 @@ static pxr_status check_groups(const char *op, const pxr_tensor *scales, int64_t
                     (long long)scales->size[1], (long long)columns, 1 << PXR_GROUP_SHIFT_MIN, 1 << PXR_GROUP_SHIFT_MAX);
 }
 
+/* The types of activations where they lie. */
+static unsigned activations(const pxr_tensor *tensor)
+{
+    return tensor && tensor->storage && !pxr_tensor_device(tensor)->is_host ? ACTIVATIONS : FLOAT32;
+}
+
 /* ---- the ops --------------------------------------------------------------------------------------------------- */
 
 pxr_status pxr_check_linear(const pxr_linear_args *args, pxr_device **device, pxr_error *error)
 {
     const int64_t rows = size_of(args->x, 0), depth = size_of(args->x, 1), columns = size_of(args->weight, 0);
     pxr_status status = CHECK_TENSORS(
-        "linear", {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"N", columns}}},
-        {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"K", depth}}},
+        "linear", {"out", args->out, activations(args->out), ROWS_DENSE, 2, {{"n", rows}, {"N", columns}}},
+        {"x", args->x, activations(args->x), ROWS_DENSE, 2, {{"n", rows}, {"K", depth}}},
         matrix_of("weight", args->weight, args->scales, columns, depth), scales_of(args->scales, columns),
         {"bias", args->bias, if_there(args->bias, FLOATS), CONTIGUOUS, 1, {{"N", columns}}},
         {"residual", args->residual, if_there(args->residual, FLOAT32), ROWS_DENSE, 2, {{"n", rows}, {"N", columns}}});
@@ -175,21 +183,21 @@ static pxr_status check_epsilon(const char *op, float epsilon, pxr_error *error)
 pxr_status pxr_check_layer_norm(const pxr_layer_norm_args *args, pxr_device **device, pxr_error *error)
 {
     const int64_t rows = size_of(args->x, 0), width = size_of(args->x, 1);
-    const pxr_status status = CHECK_TENSORS("layer_norm",
-                                            {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
-                                            {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
-                                            {"weight", args->weight, FLOATS, CONTIGUOUS, 1, {{"D", width}}},
-                                            {"bias", args->bias, FLOATS, CONTIGUOUS, 1, {{"D", width}}});
+    const pxr_status status = CHECK_TENSORS(
+        "layer_norm", {"out", args->out, activations(args->out), ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+        {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+        {"weight", args->weight, FLOATS, CONTIGUOUS, 1, {{"D", width}}},
+        {"bias", args->bias, FLOATS, CONTIGUOUS, 1, {{"D", width}}});
     return status != PXR_OK ? status : check_epsilon("layer_norm", args->epsilon, error);
 }
 
 pxr_status pxr_check_rms_norm(const pxr_rms_norm_args *args, pxr_device **device, pxr_error *error)
 {
     const int64_t rows = size_of(args->x, 0), width = size_of(args->x, 1);
-    const pxr_status status = CHECK_TENSORS("rms_norm",
-                                            {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
-                                            {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
-                                            {"weight", args->weight, FLOATS, CONTIGUOUS, 1, {{"D", width}}});
+    const pxr_status status = CHECK_TENSORS(
+        "rms_norm", {"out", args->out, activations(args->out), ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+        {"x", args->x, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"D", width}}},
+        {"weight", args->weight, FLOATS, CONTIGUOUS, 1, {{"D", width}}});
     return status != PXR_OK ? status : check_epsilon("rms_norm", args->epsilon, error);
 }
 
@@ -243,10 +251,15 @@ pxr_status pxr_check_attention(const pxr_attention_args *args, pxr_device **devi
     const bool batched = args->k && args->k->rank == 4;
     const int64_t rows = size_of(args->q, 0), heads = size_of(args->q, 1), head_dim = size_of(args->q, 2);
     const int64_t first = size_of(args->k, 0), second = size_of(args->k, 1), third = size_of(args->k, 2);
-    pxr_status status = CHECK_TENSORS(
-        "attention",
-        {"out", args->out, FLOAT32, ROWS_DENSE, 3, {{"n", rows}, {"heads", heads}, {"head_dim", head_dim}}},
-        {"q", args->q, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}});
+    pxr_status status =
+        CHECK_TENSORS("attention",
+                      {"out",
+                       args->out,
+                       activations(args->out),
+                       ROWS_DENSE,
+                       3,
+                       {{"n", rows}, {"heads", heads}, {"head_dim", head_dim}}},
+                      {"q", args->q, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}});
     if (status != PXR_OK) return status;
     pxr_device *other = *device;
     const unsigned allowed = other->is_host ? FLOAT32 | FLOAT16 : FLOATS, own = args->k ? 1u << args->k->dtype : 0;
@@ -306,9 +319,10 @@ pxr_status pxr_check_attention_weights(const pxr_attention_weights_args *args, p
 pxr_status pxr_check_silu_mul(const pxr_silu_mul_args *args, pxr_device **device, pxr_error *error)
 {
     const int64_t rows = size_of(args->gate, 0), width = size_of(args->gate, 1);
-    return CHECK_TENSORS("silu_mul", {"out", args->out, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"F", width}}},
-                         {"gate", args->gate, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"F", width}}},
-                         {"up", args->up, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"F", width}}});
+    return CHECK_TENSORS("silu_mul",
+                         {"out", args->out, activations(args->out), ROWS_DENSE, 2, {{"n", rows}, {"F", width}}},
+                         {"gate", args->gate, activations(args->gate), ROWS_DENSE, 2, {{"n", rows}, {"F", width}}},
+                         {"up", args->up, activations(args->up), ROWS_DENSE, 2, {{"n", rows}, {"F", width}}});
 }
 
 pxr_status pxr_check_embedding(const pxr_embedding_args *args, pxr_device **device, pxr_error *error)

@@ -21,6 +21,7 @@ extern "C" {
 #endif
 
 /* ==== fused ops ================================================================================================= */
+/* "activations" below: float32; where the memory is not the host's bfloat16 too, each argument as it likes. */
 
 typedef enum pxr_activation {
     PXR_ACTIVATION_NONE = 0,
@@ -41,8 +42,8 @@ int pxr_group_shift(int64_t columns, int64_t groups);
 
 /* out = activation(x weight^T + bias) + residual. `residual` may be `out`. */
 typedef struct pxr_linear_args {
-    const pxr_tensor *out;      /* [n,N] float32, rows dense */
-    const pxr_tensor *x;        /* [n,K] float32, rows dense */
+    const pxr_tensor *out;      /* [n,N] activations, rows dense */
+    const pxr_tensor *x;        /* [n,K] activations, rows dense */
     const pxr_tensor *weight;   /* [N,K] float32, float16 or bfloat16, rows dense, at any byte; or integers */
     const pxr_tensor *scales;   /* of integers, rows dense, at any byte; else NULL */
     const pxr_tensor *bias;     /* [N] any float type, dense, or NULL */
@@ -52,7 +53,7 @@ typedef struct pxr_linear_args {
 
 /* Rows of `x` normalised to mean 0 and variance 1 (biased), times weight, plus bias. `out` may be `x`. */
 typedef struct pxr_layer_norm_args {
-    const pxr_tensor *out;    /* [n,D] float32, rows dense */
+    const pxr_tensor *out;    /* [n,D] activations, rows dense */
     const pxr_tensor *x;      /* [n,D] float32, rows dense */
     const pxr_tensor *weight; /* [D] any float type, dense */
     const pxr_tensor *bias;   /* [D] any float type, dense */
@@ -61,7 +62,7 @@ typedef struct pxr_layer_norm_args {
 
 /* Rows of `x` divided by the root of their mean square, times weight. `out` may be `x`. */
 typedef struct pxr_rms_norm_args {
-    const pxr_tensor *out;    /* [n,D] float32, rows dense */
+    const pxr_tensor *out;    /* [n,D] activations, rows dense */
     const pxr_tensor *x;      /* [n,D] float32, rows dense */
     const pxr_tensor *weight; /* [D] any float type, dense */
     float epsilon;
@@ -87,7 +88,7 @@ typedef struct pxr_attention_segment {
  * Keys are visited in order, in blocks counted from the segment's first key, so that a query row's result does not
  * depend on the other rows of the call. */
 typedef struct pxr_attention_args {
-    const pxr_tensor *out; /* [n,heads,head_dim] float32, rows dense */
+    const pxr_tensor *out; /* [n,heads,head_dim] activations, rows dense */
     const pxr_tensor *q;   /* [n,heads,head_dim] float32, rows dense */
     const pxr_tensor *k;   /* [m,kv_heads,head_dim] or [batch,m,kv_heads,head_dim] float32 or float16 (any float type
                               where the memory is not the host's), rows dense */
@@ -110,7 +111,7 @@ typedef struct pxr_attention_weights_args {
 
 /* out = silu(gate) * up, silu(x) = x / (1 + exp(-x)). `out` may be `gate`. */
 typedef struct pxr_silu_mul_args {
-    const pxr_tensor *out, *gate, *up; /* [n,F] float32, rows dense */
+    const pxr_tensor *out, *gate, *up; /* [n,F] activations, rows dense */
 } pxr_silu_mul_args;
 
 /* Row ids[i] of the table, widened to float32, becomes row i of `out`. */

@@ -217,10 +217,11 @@ PXR_EMU_UNCHECKED static void fiber_main()
 {
     sanitizers_after_switch(nullptr);
     for (;;) {
-        order_acquire(&launch_order);
-        machine.body(machine.context);
-        order_release(&end_order);
         Fiber *self = machine.current;
+        if (self->launch != machine.launch) order_acquire(&launch_order); /* once a launch: it is dear */
+        self->launch = machine.launch;
+        machine.body(machine.context);
+        if (machine.blocks_left < SETS) order_release(&end_order);
         Block *block = self->block;
         if (!self->copies.empty()) fault({nullptr, 0}, "a thread returns before its cp_async copies are waited for");
         self->state = State::DONE;
@@ -304,7 +305,6 @@ static cudaError_t run_block(size_t number, size_t turn)
     machine.current = &machine.host;
     ignore_end();
     if (!prepared) return cudaErrorMemoryAllocation;
-    order_release(&launch_order);
     switch_to(machine.host.next);
     end_shared_memory();
     return machine.fault;
@@ -339,10 +339,14 @@ cudaError_t run_grid(const char *kernel, dim3 grid, dim3 block, size_t dynamic_b
     machine.body = body;
     machine.context = context;
     machine.dynamic_bytes = dynamic_bytes;
+    machine.launch++;
+    order_release(&launch_order);
     const size_t blocks = (size_t)grid.x * grid.y * grid.z;
     cudaError_t status = cudaSuccess;
-    for (size_t turn = 0; turn < blocks && status == cudaSuccess; turn++)
+    for (size_t turn = 0; turn < blocks && status == cudaSuccess; turn++) {
+        machine.blocks_left = blocks - 1 - turn;
         status = run_block(machine.order == 1 ? blocks - 1 - turn : turn, turn);
+    }
     order_acquire(&end_order);
     return status;
 }

@@ -68,7 +68,8 @@ struct Fiber {
     State state;
     Site site; /* where it waits */
     std::vector<AsyncCopy> copies;
-    int group; /* groups of copies committed so far */
+    int group;       /* groups of copies committed so far */
+    uint64_t launch; /* that it ran in last */
 };
 
 /* What a collective does once all its lanes are there: `arguments[lane]` for each lane of the mask. */
@@ -102,6 +103,8 @@ struct Machine {
     void (*body)(void *context); /* runs the kernel for the current fiber */
     void *context;
     Block current_block;
+    uint64_t launch;    /* number of this one */
+    size_t blocks_left; /* behind the current one */
     Fiber host, *current;
     int alive; /* threads of the block that have not returned */
     long polls;

@@ -38,14 +38,16 @@ local models = setmetatable({}, { __mode = "k" })
 local function set_compute(device, wanted)
     local current = core.compute(device)
     if not wanted or wanted == current then return current end
+    core.compute(device, wanted)
     collectgarbage()
     for other in pairs(models) do
         if other.device == device then
+            core.compute(device, current)
             error(("load: %s computes in %s for %s, which is loaded: it cannot compute in %s too"):format(device,
                 current, other.path, wanted), 0)
         end
     end
-    return core.compute(device, wanted)
+    return wanted
 end
 
 -- The decoder's inputs for pictures and regions are found by token.

@@ -165,6 +165,19 @@ describe("products with operands rounded to bfloat16", function()
         end)
     end
 
+    it("are the same for rows that are bfloat16 already", function()
+        for _, dtype in ipairs { "float32", "bfloat16", "float16" } do
+            local w = tensor.randn(20, 48):to(dtype):to("emu")
+            for _, rows in ipairs { 1, 5, 16, 17, 70 } do
+                local x = tensor.randn(rows, 48):to("bfloat16")
+                local found, expected = core.linear(x:to("emu"), w), core.linear(x:float():to("emu"), w)
+                assert.is_true(tensor.equal(expected:to("cpu"), found:to("cpu")), dtype .. " " .. rows)
+            end
+        end
+        assert.error_matches(function() core.linear(tensor.zeros(2, 4, { dtype = "bfloat16" }), tensor.zeros(3, 4)) end,
+            "linear: x is %[2x4%] bfloat16, expected %[2x4%] float32")
+    end)
+
     it("keep what float16 cannot hold finite", function()
         local x = tensor.ones(20, 8) * 1e6
         local found = core.linear(x:to("emu"), tensor.ones(4, 8, { dtype = "float16", device = "emu" })):to("cpu")

@@ -57,8 +57,8 @@ describe("a device", function()
             .. 'require("pixelrefer.tensor").zeros, 1, { device = name }))) end'
         local said = command.output_of(("LUA_CPATH='%s/?.so;;' luajit -e '%s' 2>&1"):format(empty, script))
         for _, name in ipairs { "cuda", "emu" } do
-            local expected = ('device "%s": its plugin cannot be loaded: %s/pixelrefer/libpixelrefer_%s.so: cannot open '
-                .. 'shared object file: No such file or directory'):format(name, empty, name)
+            local expected = ('device "%s": its plugin cannot be loaded: %s/pixelrefer/libpixelrefer_%s.so: cannot '
+                .. 'open shared object file: No such file or directory'):format(name, empty, name)
             assert.is_truthy(said:find(expected, 1, true), said)
         end
     end)
