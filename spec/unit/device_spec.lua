@@ -55,7 +55,8 @@ describe("a device", function()
         assert.equal(0, os.execute(("cp '%s/pixelrefer/core.so' '%s/pixelrefer/'"):format(BUILD, empty)))
         local script = 'for _, name in ipairs { "cuda", "emu" } do print(select(2, pcall('
             .. 'require("pixelrefer.tensor").zeros, 1, { device = name }))) end'
-        local said = command.output_of(("LUA_CPATH='%s/?.so;;' luajit -e '%s' 2>&1"):format(empty, script))
+        local said = command.output_of(("LUA_PATH='%s' LUA_CPATH='%s/?.so;;' luajit -e '%s' 2>&1"):format(package.path,
+            empty, script))
         for _, name in ipairs { "cuda", "emu" } do
             local expected = ('device "%s": its plugin cannot be loaded: %s/pixelrefer/libpixelrefer_%s.so: cannot '
                 .. 'open shared object file: No such file or directory'):format(name, empty, name)
