@@ -192,7 +192,8 @@ describe("products with operands rounded to bfloat16", function()
 
     for _, head_dim in ipairs { 72, 128 } do
         for _, causal in ipairs { false, true } do
-            on_emu(("are attention's: head dim %d, %s"):format(head_dim, causal and "causal" or "over all keys"), function()
+            local name = ("are attention's: head dim %d, %s"):format(head_dim, causal and "causal" or "over all keys")
+            on_emu(name, function()
                 local q, k, v = tensor.randn(150, 6, head_dim), tensor.randn(210, 2, head_dim), tensor.randn(210, 2,
                     head_dim)
                 local given = {
