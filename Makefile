@@ -200,8 +200,8 @@ bench: all ## measure speed at true size, as ratios
 lint: all ## rings, symbols, lengths, documentation, luacheck
 	@$(run_lua) spec/lint/run.lua $(BUILD)
 
-format: ## lay out the C files as .clang-format says
-	@clang-format -i $(shell find csrc spec -name '*.[ch]')
+format: ## lay out the C files and the kernels as .clang-format says
+	@clang-format -i $(shell find csrc spec kernels -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
 
 docs: ## build the API pages into build/docs
 	@rm -rf build/binding build/docs && mkdir -p build/binding
@@ -220,6 +220,7 @@ $(BUILD)/fuzz_%: spec/fuzz/fuzz_%.c $(filter-out $(BUILD)/obj/csrc/lua/%,$(OBJEC
 install: all ## install below PREFIX (DESTDIR is honoured)
 	@install -d $(DESTDIR)$(LIBDIR)/pixelrefer $(DESTDIR)$(LUADIR) $(DESTDIR)$(BINDIR)
 	@install -m 755 $(MODULE) $(DESTDIR)$(LIBDIR)/pixelrefer/core.so
+	@test ! -e $(CUDA_PLUGIN) || install -m 755 $(CUDA_PLUGIN) $(DESTDIR)$(LIBDIR)/pixelrefer/
 	@install -m 644 $(DOCUMENTED) $(DESTDIR)$(LIBDIR)/pixelrefer/core.doc
 	@cd lua && find pixelrefer -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
 	@cd examples && find models -type f -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/pixelrefer/{} \;

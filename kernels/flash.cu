@@ -19,8 +19,8 @@ struct packed_begins {
 
 struct flash_job {
     pxr_gpu_attention_job attention;
-    __nv_bfloat16 *q;      /* [queries,heads,head_dim] */
-    __nv_bfloat16 *k, *v;  /* [keys,kv_heads,head_dim] */
+    __nv_bfloat16 *q;     /* [queries,heads,head_dim] */
+    __nv_bfloat16 *k, *v; /* [keys,kv_heads,head_dim] */
     int kv_heads;
 };
 
@@ -79,8 +79,8 @@ GPU_DEV void fetch_tile(__nv_bfloat16 *tile, const __nv_bfloat16 *from, int64_t 
 
 /* scores[16 x 64] = q k^T of a warp's 16 rows. */
 template <int D>
-GPU_DEV void multiply_keys(float (&scores)[TILE_KEYS / 8][4], const uint32_t (&q)[D / 16][4], const uint32_t (&q_rest)[2],
-                           const __nv_bfloat16 *keys)
+GPU_DEV void multiply_keys(float (&scores)[TILE_KEYS / 8][4], const uint32_t (&q)[D / 16][4],
+                           const uint32_t (&q_rest)[2], const __nv_bfloat16 *keys)
 {
     enum { ROW = flash_shape<D>::ROW, STEPS = D / 16 };
     const int lane = (int)threadIdx.x % 32;

@@ -14,8 +14,8 @@ pxr_status pxr_gpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
 {
     const pxr_tensor *x = args->x, *weight = args->weight;
     if (!pxr_dtype_is_float(weight->dtype))
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "linear: %s weights are not on %s",
-                        pxr_dtype_name(weight->dtype), device->name);
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "linear: %s weights are not on %s", pxr_dtype_name(weight->dtype),
+                        device->name);
     if (x->size[0] > INT_MAX || x->size[1] > INT_MAX || weight->size[0] > INT_MAX)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "linear: sizes above %d are not on %s", INT_MAX, device->name);
     pxr_gpu_linear_job job = {};

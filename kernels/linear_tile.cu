@@ -7,8 +7,8 @@ enum { TILE = 64, STEP = 16, EACH = 4, TILE_THREADS = (TILE / EACH) * (TILE / EA
 template <class Weight> __global__ void __launch_bounds__(TILE_THREADS) linear_tile(pxr_gpu_linear_job job)
 {
     enum { ROW = TILE + 1, ACROSS = TILE / EACH };
-    GPU_SHARED(float, x_tile, STEP * ROW); /* [STEP][TILE]: k first */
-    GPU_SHARED(float, w_tile, STEP * ROW);
+    GPU_SHARED(float, x_tile, STEP *ROW); /* [STEP][TILE]: k first */
+    GPU_SHARED(float, w_tile, STEP *ROW);
     const int thread = (int)threadIdx.x, across = (job.columns + TILE - 1) / TILE;
     const int row0 = (int)blockIdx.x / across * TILE, column0 = (int)blockIdx.x % across * TILE;
     const int my_row = thread / ACROSS, my_column = thread % ACROSS;
@@ -18,9 +18,12 @@ template <class Weight> __global__ void __launch_bounds__(TILE_THREADS) linear_t
         for (int i = thread; i < TILE * STEP; i += TILE_THREADS) {
             const int line = i / STEP, k = i % STEP, row = row0 + line, column = column0 + line;
             const bool in_depth = k0 + k < job.depth;
-            x_tile[k * ROW + line] = in_depth && row < job.rows ? load_float(job.x, job.x_type, row * job.x_stride + k0 + k) : 0.0f;
-            w_tile[k * ROW + line] =
-                in_depth && column < job.columns ? widen(weight[column * job.weight_stride + k0 + k]) : 0.0f;
+            x_tile[k * ROW + line] = in_depth && row < job.rows
+                                         ? load_float(job.x, job.x_type, row * job.x_stride + k0 + k)
+                                         : 0.0f;
+            w_tile[k * ROW + line] = in_depth && column < job.columns
+                                         ? widen(weight[column * job.weight_stride + k0 + k])
+                                         : 0.0f;
         }
         __syncthreads();
         for (int k = 0; k < STEP; k++) {
