@@ -190,6 +190,12 @@ parity: all ## compare with golden tensors (GOLDEN=dir DEVICE=name COMPUTE=f32|b
 	@$(run_lua) spec/parity/run.lua $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(DEVICE),--device $(DEVICE)) \
 		$(if $(COMPUTE),--compute $(COMPUTE)) $(if $(CASE),--case $(CASE))
 
+# DEVICE=emu is a dry run.
+gpu: all ## on a machine with a GPU: correctness and speed of the CUDA backend (REQUIRE_CUDA=1)
+	@$(MAKE) --no-print-directory $(if $(filter emu,$(DEVICE)),emu $(BUILD)/kernels/conformance,\
+		cuda $(BUILD)/kernels/conformance.cuda)
+	@$(run_lua) spec/gpu.lua $(or $(DEVICE),cuda)
+
 # The small models are asked about scenes that nobody has seen; another SEED draws others.
 accuracy: all ## count right answers of small models on fresh scenes (SEED=n MODELS="dir dir")
 	@$(run_lua) examples/shapes/accuracy.lua $(or $(MODELS),$(wildcard examples/models/*)) $(if $(SEED),--seed $(SEED))
@@ -234,4 +240,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 -include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(EMU_OBJECTS:.o=.d)
-.PHONY: all emu cuda deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help
+.PHONY: all emu cuda gpu deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help

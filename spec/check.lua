@@ -99,7 +99,7 @@ end
 -- ---- the CUDA backend --------------------------------------------------------------------------------------------
 
 -- What runs on the emulated device beside the golden cases.
-local DEVICE_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua spec/unit/device_spec.lua"
+local DEVICE_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua spec/unit/device_*spec.lua"
 
 --- The specs of the ops on the emulated device, whose threads run in some order.
 local function emulated(folder, order, specs)
