@@ -126,13 +126,14 @@ $(CUDA_PLUGIN): $(CUDA_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
 		-Xlinker -z,nodelete,-z,defs,--version-script=kernels/exports.map,-rpath,$(NVCC:%/bin/nvcc=%/lib64)
 
 # Programs that test the dialect itself: on the emulated device, and (NAME.cuda) on a GPU.
-$(BUILD)/kernels/%: spec/kernels/%.cu spec/kernels/harness.h $(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS))
+DIALECT_HEADERS := $(wildcard kernels/gpu.h kernels/emu/*.h spec/kernels/*.h spec/kernels/*.cuh)
+$(BUILD)/kernels/%: spec/kernels/%.cu $(DIALECT_HEADERS) $(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS))
 	@mkdir -p $(@D)
 	@echo "CXX $<"
 	@$(CXX) -x c++ -Ikernels -isystem $(CUDA_INCLUDE) $(ALL_CXXFLAGS) $(LDFLAGS) -o $@ $< -x none \
 		$(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS)) -lm -pthread
 
-$(BUILD)/kernels/%.cuda: spec/kernels/%.cu spec/kernels/harness.h kernels/gpu.h
+$(BUILD)/kernels/%.cuda: spec/kernels/%.cu $(DIALECT_HEADERS)
 	@mkdir -p $(@D)
 	@echo "NVCC $<"
 	@$(NVCC) $(filter-out -Xptxas -v$(comma)-warn-spills,$(NVCC_FLAGS)) -cudart static -o $@ $< -lcublasLt \
