@@ -126,13 +126,14 @@ $(CUDA_PLUGIN): $(CUDA_OBJECTS) $(PLUGIN_CORE) kernels/exports.map
 		-Xlinker -z,nodelete,-z,defs,--version-script=kernels/exports.map,-rpath,$(NVCC:%/bin/nvcc=%/lib64)
 
 # Programs that test the dialect itself: on the emulated device, and (NAME.cuda) on a GPU.
-$(BUILD)/kernels/%: spec/kernels/%.cu spec/kernels/harness.h $(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS))
+DIALECT_HEADERS := $(wildcard kernels/gpu.h kernels/emu/*.h spec/kernels/*.h spec/kernels/*.cuh)
+$(BUILD)/kernels/%: spec/kernels/%.cu $(DIALECT_HEADERS) $(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS))
 	@mkdir -p $(@D)
 	@echo "CXX $<"
 	@$(CXX) -x c++ -Ikernels -isystem $(CUDA_INCLUDE) $(ALL_CXXFLAGS) $(LDFLAGS) -o $@ $< -x none \
 		$(filter $(BUILD)/obj/kernels/emu/%,$(EMU_OBJECTS)) -lm -pthread
 
-$(BUILD)/kernels/%.cuda: spec/kernels/%.cu spec/kernels/harness.h kernels/gpu.h
+$(BUILD)/kernels/%.cuda: spec/kernels/%.cu $(DIALECT_HEADERS)
 	@mkdir -p $(@D)
 	@echo "NVCC $<"
 	@$(NVCC) $(filter-out -Xptxas -v$(comma)-warn-spills,$(NVCC_FLAGS)) -cudart static -o $@ $< -lcublasLt \
@@ -190,6 +191,12 @@ parity: all ## compare with golden tensors (GOLDEN=dir DEVICE=name COMPUTE=f32|b
 	@$(run_lua) spec/parity/run.lua $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(DEVICE),--device $(DEVICE)) \
 		$(if $(COMPUTE),--compute $(COMPUTE)) $(if $(CASE),--case $(CASE))
 
+# DEVICE=emu is a dry run.
+gpu: all ## on a machine with a GPU: correctness and speed of the CUDA backend (REQUIRE_CUDA=1)
+	@$(MAKE) --no-print-directory $(if $(filter emu,$(DEVICE)),emu $(BUILD)/kernels/conformance,\
+		cuda $(BUILD)/kernels/conformance.cuda)
+	@$(run_lua) spec/gpu.lua $(or $(DEVICE),cuda)
+
 # The small models are asked about scenes that nobody has seen; another SEED draws others.
 accuracy: all ## count right answers of small models on fresh scenes (SEED=n MODELS="dir dir")
 	@$(run_lua) examples/shapes/accuracy.lua $(or $(MODELS),$(wildcard examples/models/*)) $(if $(SEED),--seed $(SEED))
@@ -200,8 +207,8 @@ bench: all ## measure speed at true size, as ratios
 lint: all ## rings, symbols, lengths, documentation, luacheck
 	@$(run_lua) spec/lint/run.lua $(BUILD)
 
-format: ## lay out the C files as .clang-format says
-	@clang-format -i $(shell find csrc spec -name '*.[ch]')
+format: ## lay out the C files and the kernels as .clang-format says
+	@clang-format -i $(shell find csrc spec kernels -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
 
 docs: ## build the API pages into build/docs
 	@rm -rf build/binding build/docs && mkdir -p build/binding
@@ -220,6 +227,7 @@ $(BUILD)/fuzz_%: spec/fuzz/fuzz_%.c $(filter-out $(BUILD)/obj/csrc/lua/%,$(OBJEC
 install: all ## install below PREFIX (DESTDIR is honoured)
 	@install -d $(DESTDIR)$(LIBDIR)/pixelrefer $(DESTDIR)$(LUADIR) $(DESTDIR)$(BINDIR)
 	@install -m 755 $(MODULE) $(DESTDIR)$(LIBDIR)/pixelrefer/core.so
+	@test ! -e $(CUDA_PLUGIN) || install -m 755 $(CUDA_PLUGIN) $(DESTDIR)$(LIBDIR)/pixelrefer/
 	@install -m 644 $(DOCUMENTED) $(DESTDIR)$(LIBDIR)/pixelrefer/core.doc
 	@cd lua && find pixelrefer -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
 	@cd examples && find models -type f -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/pixelrefer/{} \;
@@ -233,4 +241,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 -include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(EMU_OBJECTS:.o=.d)
-.PHONY: all emu cuda deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help
+.PHONY: all emu cuda gpu deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help

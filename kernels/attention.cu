@@ -74,11 +74,11 @@ GPU_DEV void merge(row_state &state, const row_state &other)
 
 /* The block's place: its segment's keys and its rows. */
 struct row_block {
-    int64_t k, v; /* where the segment's first key under the key head lies, in elements */
-    int row0, count;    /* rows */
+    int64_t k, v;         /* where the segment's first key under the key head lies, in elements */
+    int row0, count;      /* rows */
     int key_head, hidden; /* with `causal`, query i sees hidden + i + 1 keys */
-    int end;            /* keys that some row of the block sees */
-    int visible;        /* keys that this thread's row sees */
+    int end;              /* keys that some row of the block sees */
+    int visible;          /* keys that this thread's row sees */
 };
 
 /* False when the block has no rows. */
@@ -210,8 +210,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
         merge(all, span);
     }
     const int row = (int)threadIdx.x / LANES;
-    if (row < block.count)
-        store_row(all, job, segment, block.key_head, block.row0 + row, (int)threadIdx.x % LANES);
+    if (row < block.count) store_row(all, job, segment, block.key_head, block.row0 + row, (int)threadIdx.x % LANES);
 }
 
 /* Where the states of spans lie between the two kernels: [segments,key heads,rows,spans] of head dim + 2 numbers. */

@@ -16,9 +16,9 @@ struct pxr_gpu_segments {
 
 /* Strides in elements. */
 struct pxr_gpu_attention_job {
-    void *out;             /* [n,heads,head_dim] */
-    const float *q;        /* [n,heads,head_dim] */
-    const void *k, *v;     /* [batch,m,kv_heads,head_dim] */
+    void *out;         /* [n,heads,head_dim] */
+    const float *q;    /* [n,heads,head_dim] */
+    const void *k, *v; /* [batch,m,kv_heads,head_dim] */
     pxr_dtype out_type, k_type, v_type;
     int64_t out_stride, out_head_stride, q_stride, q_head_stride;
     int64_t k_batch_stride, k_stride, k_head_stride, v_batch_stride, v_stride, v_head_stride;

@@ -35,9 +35,10 @@ pxr_status pxr_gpu_copy(pxr_device *device, const pxr_copy_args *args, pxr_error
     pxr_gpu_walk walk;
     const pxr_tensor *const operands[] = {out, x};
     pxr_gpu_walk_plan(&walk, 2, operands);
-    return pxr_gpu_launched(
-        device, "copy", GPU_LAUNCH(copy_elements, pxr_gpu_walk_blocks(&walk), PXR_GPU_WALK_THREADS, 0, stream, walk),
-        error);
+    return pxr_gpu_launched(device, "copy",
+                            GPU_LAUNCH(copy_elements, pxr_gpu_walk_blocks(&walk), PXR_GPU_WALK_THREADS, 0, stream,
+                                       walk),
+                            error);
 }
 
 /* ---- fill, sequence -------------------------------------------------------------------------------------------- */

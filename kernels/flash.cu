@@ -19,8 +19,8 @@ struct packed_begins {
 
 struct flash_job {
     pxr_gpu_attention_job attention;
-    __nv_bfloat16 *q;      /* [queries,heads,head_dim] */
-    __nv_bfloat16 *k, *v;  /* [keys,kv_heads,head_dim] */
+    __nv_bfloat16 *q;     /* [queries,heads,head_dim] */
+    __nv_bfloat16 *k, *v; /* [keys,kv_heads,head_dim] */
     int kv_heads;
 };
 
@@ -79,8 +79,8 @@ GPU_DEV void fetch_tile(__nv_bfloat16 *tile, const __nv_bfloat16 *from, int64_t 
 
 /* scores[16 x 64] = q k^T of a warp's 16 rows. */
 template <int D>
-GPU_DEV void multiply_keys(float (&scores)[TILE_KEYS / 8][4], const uint32_t (&q)[D / 16][4], const uint32_t (&q_rest)[2],
-                           const __nv_bfloat16 *keys)
+GPU_DEV void multiply_keys(float (&scores)[TILE_KEYS / 8][4], const uint32_t (&q)[D / 16][4],
+                           const uint32_t (&q_rest)[2], const __nv_bfloat16 *keys)
 {
     enum { ROW = flash_shape<D>::ROW, STEPS = D / 16 };
     const int lane = (int)threadIdx.x % 32;
@@ -134,6 +134,27 @@ GPU_DEV void weigh(float (&scores)[TILE_KEYS / 8][4], uint32_t (&weights)[TILE_K
             mixed[j][row * 2] *= shrink;
             mixed[j][row * 2 + 1] *= shrink;
         }
+    }
+}
+
+GPU_DEV void store(float *to, float value)
+{
+    *to = value;
+}
+
+GPU_DEV void store(__nv_bfloat16 *to, float value)
+{
+    *to = __float2bfloat16_rn(value);
+}
+
+/* One of the two rows that a lane holds: two neighbours of each tile of 8. */
+template <int D, class Activation>
+GPU_DEV void store_row(Activation *out, const float (&mixed)[D / 8][4], int row, float sum)
+{
+#pragma unroll
+    for (int j = 0; j < D / 8; j++) {
+        store(out + j * 8, mixed[j][row * 2] / sum);
+        store(out + j * 8 + 1, mixed[j][row * 2 + 1] / sum);
     }
 }
 
@@ -214,11 +235,10 @@ __global__ void __launch_bounds__(FLASH_THREADS)
         if (query >= segment.query_count) continue;
         const int64_t out = (segment.query_begin + query) * attention.out_stride + head * attention.out_head_stride +
                             lane % 4 * 2;
-#pragma unroll
-        for (int j = 0; j < D / 8; j++) {
-            store_activation(attention.out, attention.out_type, out + j * 8, mixed[j][row * 2] / sum);
-            store_activation(attention.out, attention.out_type, out + j * 8 + 1, mixed[j][row * 2 + 1] / sum);
-        }
+        if (attention.out_type == PXR_BF16)
+            store_row<D>(static_cast<__nv_bfloat16 *>(attention.out) + out, mixed, row, sum);
+        else
+            store_row<D>(static_cast<float *>(attention.out) + out, mixed, row, sum);
     }
 }
 

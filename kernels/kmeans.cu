@@ -34,12 +34,12 @@ GPU_DEV float squared_distance(const float *a, int64_t a_stride, const float *b,
 /* ---- k-means --------------------------------------------------------------------------------------------------- */
 
 struct kmeans_job {
-    const float *points; /* [count,width] */
-    float *centroids;    /* [clusters,width]: the result */
-    float *means;        /* [clusters,width]: the next centroids */
-    int64_t *assignment; /* [count] */
+    const float *points;  /* [count,width] */
+    float *centroids;     /* [clusters,width]: the result */
+    float *means;         /* [clusters,width]: the next centroids */
+    int64_t *assignment;  /* [count] */
     const int64_t *start; /* [clusters] */
-    int *moved; /* [rounds + 1]: moved[r] is whether round r may change anything; [0] is 1 */
+    int *moved;           /* [rounds + 1]: moved[r] is whether round r may change anything; [0] is 1 */
     int count, width, clusters;
 };
 
@@ -50,8 +50,7 @@ __global__ void __launch_bounds__(KMEANS_THREADS) kmeans_start(kmeans_job job, i
     if (at <= rounds) job.moved[at] = at == 0;
     if (at >= job.clusters * job.width) return;
     const int64_t point = job.start[at / job.width];
-    job.centroids[at] =
-        point >= 0 && point < job.count ? job.points[point * job.width + at % job.width] : NAN;
+    job.centroids[at] = point >= 0 && point < job.count ? job.points[point * job.width + at % job.width] : NAN;
 }
 
 /* One thread a point: the first of the nearest centroids. */
@@ -122,14 +121,15 @@ pxr_status pxr_gpu_kmeans(pxr_device *device, const pxr_kmeans_args *args, pxr_e
 {
     const int64_t count = args->points->size[0], width = args->points->size[1], clusters = args->start->size[0];
     if (count > (1 << 30) || width > (1 << 30) / clusters || args->rounds > (1 << 20))
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "kmeans: %lld points of width %lld in %lld clusters are not on %s",
-                        (long long)count, (long long)width, (long long)clusters, device->name);
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED,
+                        "kmeans: %lld points of width %lld in %lld clusters are not on %s", (long long)count,
+                        (long long)width, (long long)clusters, device->name);
     if (width == 0) return PXR_OK;
     const size_t own_assignment = args->assignment ? 0 : (size_t)count * sizeof(int64_t);
     const size_t means = (size_t)(clusters * width) * sizeof(float);
     void *scratch;
-    const pxr_status status = pxr_gpu_scratch(
-        device, own_assignment + means + (size_t)(args->rounds + 1) * sizeof(int), &scratch, error);
+    const pxr_status status = pxr_gpu_scratch(device, own_assignment + means + (size_t)(args->rounds + 1) * sizeof(int),
+                                              &scratch, error);
     if (status != PXR_OK) return status;
     char *at = static_cast<char *>(scratch);
     kmeans_job job = {};

@@ -1,10 +1,11 @@
 /* linear: which kernel computes it. Semantics: ops/ops.h.
  *
- *     few rows (a decoding step)      linear_vector.cu   weights read once; activations as they are
- *     many rows, compute = "bf16"     linear_lt.cu       cuBLASLt on bfloat16 or float16 weights
- *     everything else                 linear_tile.cu     float32, any size and alignment
+ *     compute = "bf16", few rows (a decoding step)            linear_vector.cu   weights read once
+ *     compute = "bf16", many rows, bfloat16 or float16        linear_lt.cu       cuBLASLt
+ *     everything else                                         linear_tile.cu     float32, any size and alignment
  *
- * A row's bits depend on the kernel that computes it and on nothing else of the call.
+ * A row's bits depend on the kernel that computes it and on nothing else of the call; with compute = "f32" that is
+ * always the same one.
  */
 #include "linear.cuh"
 
@@ -14,8 +15,8 @@ pxr_status pxr_gpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
 {
     const pxr_tensor *x = args->x, *weight = args->weight;
     if (!pxr_dtype_is_float(weight->dtype))
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "linear: %s weights are not on %s",
-                        pxr_dtype_name(weight->dtype), device->name);
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "linear: %s weights are not on %s", pxr_dtype_name(weight->dtype),
+                        device->name);
     if (x->size[0] > INT_MAX || x->size[1] > INT_MAX || weight->size[0] > INT_MAX)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "linear: sizes above %d are not on %s", INT_MAX, device->name);
     pxr_gpu_linear_job job = {};
@@ -41,8 +42,8 @@ pxr_status pxr_gpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
         job.residual_stride = args->residual->stride[0];
     }
     if (job.rows == 0 || job.columns == 0) return PXR_OK;
-    if (job.rows <= PXR_GPU_VECTOR_ROWS) return pxr_gpu_linear_vector(device, &job, error);
-    if (device->compute == PXR_COMPUTE_BF16 && pxr_gpu_linear_lt_takes(&job))
-        return pxr_gpu_linear_lt(device, &job, error);
+    const bool rounds = device->compute == PXR_COMPUTE_BF16;
+    if (rounds && job.rows <= PXR_GPU_VECTOR_ROWS) return pxr_gpu_linear_vector(device, &job, error);
+    if (rounds && pxr_gpu_linear_lt_takes(&job)) return pxr_gpu_linear_lt(device, &job, error);
     return pxr_gpu_linear_tile(device, &job, error);
 }

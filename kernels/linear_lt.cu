@@ -18,10 +18,10 @@ enum { PACK_THREADS = 256, PACK_EACH = 4 /* elements of a thread: one store of 8
 /* ---- operands -------------------------------------------------------------------------------------------------- */
 
 struct pack_job {
-    const void *x;     /* [rows,depth] */
-    void *packed;      /* [rows,depth], dense, in the weights' type */
-    const void *bias;  /* [columns] or NULL */
-    void *packed_bias; /* [columns]: the library wants the results' type */
+    const void *x;            /* [rows,depth] */
+    void *packed;             /* [rows,depth], dense, in the weights' type */
+    const void *bias;         /* [columns] or NULL */
+    void *packed_bias;        /* [columns]: the library wants the results' type */
     int64_t x_stride, pieces; /* pieces: rows * depth / PACK_EACH; 0: x is as the library wants it */
     int depth, columns;
     pxr_dtype type, x_type, bias_type, out_type;
@@ -38,7 +38,7 @@ GPU_DEV unsigned short narrow_bits(float value, pxr_dtype type)
 __global__ void __launch_bounds__(PACK_THREADS) pack_operands(pack_job job)
 {
     const int64_t piece = (int64_t)blockIdx.x * PACK_THREADS + threadIdx.x;
-    if (job.bias && piece < job.columns) 
+    if (job.bias && piece < job.columns)
         store_activation(job.packed_bias, job.out_type, piece, load_float(job.bias, job.bias_type, piece));
     if (piece >= job.pieces) return;
     const int64_t at = piece * PACK_EACH, row = at / job.depth;
@@ -113,11 +113,11 @@ static cublasStatus_t describe(lt_product *p)
     const uint64_t rows = (uint64_t)q->rows, columns = (uint64_t)q->columns, depth = (uint64_t)q->depth;
     cublasStatus_t status = cublasLtMatmulDescCreate(&p->descriptor, CUBLAS_COMPUTE_32F, wide);
     THEN(cublasLtMatmulDescSetAttribute(p->descriptor, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed));
-    THEN(cublasLtMatmulDescSetAttribute(p->descriptor, CUBLASLT_MATMUL_DESC_EPILOGUE, &q->epilogue,
-                                        sizeof q->epilogue));
+    THEN(
+        cublasLtMatmulDescSetAttribute(p->descriptor, CUBLASLT_MATMUL_DESC_EPILOGUE, &q->epilogue, sizeof q->epilogue));
     if (p->bias)
-        THEN(cublasLtMatmulDescSetAttribute(p->descriptor, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias,
-                                            sizeof p->bias));
+        THEN(
+            cublasLtMatmulDescSetAttribute(p->descriptor, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias));
     THEN(cublasLtMatrixLayoutCreate(&p->weight_layout, q->type, depth, columns, q->weight_stride));
     THEN(cublasLtMatrixLayoutCreate(&p->x_layout, q->type, depth, rows, q->x_stride));
     THEN(cublasLtMatrixLayoutCreate(&p->residual_layout, q->out_type, columns, rows, q->residual_stride));
@@ -138,9 +138,10 @@ static void forget(lt_product *p)
 static cublasStatus_t ask_heuristic(cublasLtHandle_t lt, lt_product *p, cublasLtMatmulAlgo_t *algorithm)
 {
     const uint64_t workspace = PXR_GPU_WORKSPACE_BYTES;
-    const cublasLtMatmulPreferenceAttributes_t alignments[4] = {
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    const cublasLtMatmulPreferenceAttributes_t alignments[4] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+                                                                CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                                                                CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                                                                CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
     cublasStatus_t status = cublasLtMatmulPreferenceCreate(&p->preference);
@@ -205,8 +206,7 @@ static pxr_status multiply(pxr_device *device, lt_product *p, bool *lacks, pxr_e
 /* Bias, the tanh form of GELU without a residual, and a residual without activation are the library's own. */
 static bool is_epilogue(const pxr_gpu_linear_job *job)
 {
-    return job->activation == PXR_ACTIVATION_NONE ||
-           (job->activation == PXR_ACTIVATION_GELU_TANH && !job->residual);
+    return job->activation == PXR_ACTIVATION_NONE || (job->activation == PXR_ACTIVATION_GELU_TANH && !job->residual);
 }
 
 bool pxr_gpu_linear_lt_takes(const pxr_gpu_linear_job *job)
@@ -214,7 +214,7 @@ bool pxr_gpu_linear_lt_takes(const pxr_gpu_linear_job *job)
     enum { LEAST_ALIGNMENT = 8 };
     return job->weight_type != PXR_F32 && job->depth % PACK_EACH == 0 && job->depth > 0 &&
            alignment_of(job->weight, job->weight_stride, 2) >= LEAST_ALIGNMENT &&
-           (job->out_type == PXR_F32 || !job->residual) && /* the library adds what has the results' type */
+           (job->out_type == PXR_F32 || !job->residual) &&  /* the library adds what has the results' type */
            (is_epilogue(job) || job->residual != job->out); /* else the product would be written over the residual */
 }
 
@@ -320,7 +320,7 @@ pxr_status pxr_gpu_linear_lt(pxr_device *device, const pxr_gpu_linear_job *job, 
     pxr_gpu_linear_job rest = *job;
     if (is_epilogue(job)) rest.residual = NULL; /* the product has added it */
     const unsigned blocks = (unsigned)pxr_gpu_blocks((int64_t)job->rows * job->columns, PACK_THREADS);
-    return pxr_gpu_launched(
-        device, "linear",
-        GPU_LAUNCH(finish_elements, blocks, PACK_THREADS, 0, pxr_gpu_of(device)->stream, rest), error);
+    return pxr_gpu_launched(device, "linear",
+                            GPU_LAUNCH(finish_elements, blocks, PACK_THREADS, 0, pxr_gpu_of(device)->stream, rest),
+                            error);
 }

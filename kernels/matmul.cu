@@ -8,7 +8,7 @@ struct matmul_job {
     pxr_gpu_walk walk; /* over the leading dims: out, a and b */
     int64_t rows, columns, depth;
     int64_t out_stride, out_step, a_stride, a_step, b_stride, b_step; /* of rows, of columns */
-    int64_t down, across; /* tiles */
+    int64_t down, across;                                             /* tiles */
 };
 
 /* One block a tile of 16 x 16 results; each sum goes over k in order. */

@@ -6,8 +6,6 @@
 
 #include "ops/ops.h"
 
-#include <cuda_fp16.h>
-
 /* ---- elements -------------------------------------------------------------------------------------------------- */
 
 GPU_DEV float widen(float value)

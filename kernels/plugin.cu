@@ -51,8 +51,9 @@ pxr_status pxr_gpu_check(pxr_device *device, const char *what, cudaError_t resul
 {
     pxr_gpu *gpu = pxr_gpu_of(device);
     if (gpu->dead)
-        return pxr_fail(error, PXR_ERROR_IO, "%s: %s is out of use since an earlier error (%s): only a new process can "
-                                             "use it again",
+        return pxr_fail(error, PXR_ERROR_IO,
+                        "%s: %s is out of use since an earlier error (%s): only a new process can "
+                        "use it again",
                         what, device->name, gpu->reason);
     if (result == cudaSuccess) return PXR_OK;
     (void)cudaGetLastError();
@@ -61,9 +62,8 @@ pxr_status pxr_gpu_check(pxr_device *device, const char *what, cudaError_t resul
     if (is_fatal(result)) {
         gpu->dead = true;
         snprintf(gpu->reason, sizeof gpu->reason, "%s: %s", what, cudaGetErrorString(result));
-        return pxr_fail(error, PXR_ERROR_IO,
-                        "%s on %s: %s; the device is out of use for this process%s", what, device->name,
-                        cudaGetErrorString(result),
+        return pxr_fail(error, PXR_ERROR_IO, "%s on %s: %s; the device is out of use for this process%s", what,
+                        device->name, cudaGetErrorString(result),
                         gpu->synchronous ? "" : " (PIXELREFER_CUDA_SYNC=1 names the op that it came from)");
     }
     return pxr_fail(error, PXR_ERROR_IO, "%s on %s: %s", what, device->name, cudaGetErrorString(result));
@@ -71,7 +71,8 @@ pxr_status pxr_gpu_check(pxr_device *device, const char *what, cudaError_t resul
 
 pxr_status pxr_gpu_launched(pxr_device *device, const char *op, cudaError_t result, pxr_error *error)
 {
-    if (result == cudaSuccess && pxr_gpu_of(device)->synchronous) result = cudaStreamSynchronize(pxr_gpu_of(device)->stream);
+    if (result == cudaSuccess && pxr_gpu_of(device)->synchronous)
+        result = cudaStreamSynchronize(pxr_gpu_of(device)->stream);
     return pxr_gpu_check(device, op, result, error);
 }
 
@@ -285,7 +286,8 @@ static pxr_status choose_compute(pxr_compute *compute, pxr_error *error)
     if (!wanted || !*wanted) return PXR_OK;
     const bool wide = strcmp(wanted, "f32") == 0;
     if (!wide && strcmp(wanted, "bf16") != 0)
-        return pxr_fail(error, PXR_ERROR_ARGUMENT, "PIXELREFER_COMPUTE is \"%s\", expected \"f32\" or \"bf16\"", wanted);
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "PIXELREFER_COMPUTE is \"%s\", expected \"f32\" or \"bf16\"",
+                        wanted);
     *compute = wide ? PXR_COMPUTE_F32 : PXR_COMPUTE_BF16;
     return PXR_OK;
 }
@@ -307,11 +309,10 @@ static pxr_status open_device(pxr_device *device, int ordinal, pxr_error *error)
     const pxr_status status = choose_compute(&device->compute, error);
     if (status != PXR_OK) return status;
     const cudaError_t found = cudaGetDeviceCount(&count);
-    if (found != cudaSuccess)
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "%s", cudaGetErrorString(found));
+    if (found != cudaSuccess) return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "%s", cudaGetErrorString(found));
     if (ordinal < 0 || ordinal >= count)
-        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "there is no card number %d: the runtime finds %d, counted from 0",
-                        ordinal, count);
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED,
+                        "there is no card number %d: the runtime finds %d, counted from 0", ordinal, count);
     pxr_gpu *gpu = static_cast<pxr_gpu *>(pxr_calloc(1, sizeof *gpu));
     if (!gpu) return pxr_fail_memory(error, sizeof *gpu, "a device");
     const cudaError_t result = create(gpu, ordinal);

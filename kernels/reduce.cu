@@ -28,7 +28,8 @@ GPU_DEV reduced nothing_of(pxr_reduce_kind kind)
 }
 
 /* True when `b` is the extremum rather than `a`; of equals the first one is, and a NaN before all numbers. */
-template <class Number> GPU_DEV bool is_better(pxr_reduce_kind kind, Number a, int64_t a_index, Number b, int64_t b_index)
+template <class Number>
+GPU_DEV bool is_better(pxr_reduce_kind kind, Number a, int64_t a_index, Number b, int64_t b_index)
 {
     const bool max = kind == PXR_REDUCE_MAX || kind == PXR_REDUCE_ARGMAX;
     if (b_index < 0) return false;
@@ -92,9 +93,10 @@ GPU_DEV void store_reduced(const reduction &op, int64_t at, const reduced &resul
 
 GPU_DEV const void *lane_begin(const pxr_gpu_operand &x, int64_t offset)
 {
-    const int size = x.type == PXR_I64 ? 8 : x.type == PXR_F32 || x.type == PXR_I32 ? 4
-                                         : x.type == PXR_I8 || x.type == PXR_U8     ? 1
-                                                                                    : 2;
+    const int size = x.type == PXR_I64                        ? 8
+                     : x.type == PXR_F32 || x.type == PXR_I32 ? 4
+                     : x.type == PXR_I8 || x.type == PXR_U8   ? 1
+                                                              : 2;
     return x.data + offset * size;
 }
 
@@ -150,10 +152,10 @@ pxr_status pxr_gpu_reduce(pxr_device *device, const pxr_reduce_args *args, pxr_e
     op.stride = args->x->stride[args->dim];
     op.kind = args->kind;
     if (op.walk.count == 0) return PXR_OK;
-    const cudaError_t result =
-        op.length <= SHORT_LANE
-            ? GPU_LAUNCH(reduce_short_lanes, pxr_gpu_walk_blocks(&op.walk), PXR_GPU_WALK_THREADS, 0, stream, op)
-            : GPU_LAUNCH(reduce_long_lanes, (unsigned)op.walk.count, REDUCE_THREADS, 0, stream, op);
+    const cudaError_t result = op.length <= SHORT_LANE ? GPU_LAUNCH(reduce_short_lanes, pxr_gpu_walk_blocks(&op.walk),
+                                                                    PXR_GPU_WALK_THREADS, 0, stream, op)
+                                                       : GPU_LAUNCH(reduce_long_lanes, (unsigned)op.walk.count,
+                                                                    REDUCE_THREADS, 0, stream, op);
     return pxr_gpu_launched(device, "reduce", result, error);
 }
 
@@ -182,8 +184,7 @@ __global__ void __launch_bounds__(REDUCE_THREADS) softmax_lanes(softmax_job job)
     const float shift = job.logarithm ? logf(sum) : 0.0f;
     for (int64_t i = threadIdx.x; i < job.length; i += REDUCE_THREADS) {
         const float value = load_float(x.data, x.type, at[1] + i * job.stride) - largest;
-        store_float(out.data, out.type, at[0] + i * job.out_stride,
-                    job.logarithm ? value - shift : expf(value) / sum);
+        store_float(out.data, out.type, at[0] + i * job.out_stride, job.logarithm ? value - shift : expf(value) / sum);
     }
 }
 

@@ -68,8 +68,9 @@ __global__ void __launch_bounds__(RESAMPLE_THREADS) resize_elements(resample_job
     const int64_t row = at / job.channels / job.width;
     const taps rows = resize_taps(row, job.from_height, job.height);
     const taps columns = resize_taps(column, job.from_width, job.width);
-    job.out[row * job.out_stride[0] + column * job.out_stride[1] + channel * job.out_stride[2]] =
-        blend(job, rows, columns, channel);
+    job.out[row * job.out_stride[0] + column * job.out_stride[1] + channel * job.out_stride[2]] = blend(job, rows,
+                                                                                                        columns,
+                                                                                                        channel);
 }
 
 __global__ void __launch_bounds__(RESAMPLE_THREADS) sample_elements(resample_job job)

@@ -86,9 +86,9 @@ pxr_status pxr_gpu_layer_norm(pxr_device *device, const pxr_layer_norm_args *arg
     if (pxr_tensor_count(args->x) == 0) return PXR_OK;
     const norm_job job = norm_of(args->out, args->x, args->weight, args->bias, args->epsilon);
     return pxr_gpu_launched(device, "layer_norm",
-                        GPU_LAUNCH(layer_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
-                                   pxr_gpu_of(device)->stream, job),
-                        error);
+                            GPU_LAUNCH(layer_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
+                                       pxr_gpu_of(device)->stream, job),
+                            error);
 }
 
 pxr_status pxr_gpu_rms_norm(pxr_device *device, const pxr_rms_norm_args *args, pxr_error *error)
@@ -96,9 +96,9 @@ pxr_status pxr_gpu_rms_norm(pxr_device *device, const pxr_rms_norm_args *args, p
     if (pxr_tensor_count(args->x) == 0) return PXR_OK;
     const norm_job job = norm_of(args->out, args->x, args->weight, NULL, args->epsilon);
     return pxr_gpu_launched(device, "rms_norm",
-                        GPU_LAUNCH(rms_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
-                                   pxr_gpu_of(device)->stream, job),
-                        error);
+                            GPU_LAUNCH(rms_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
+                                       pxr_gpu_of(device)->stream, job),
+                            error);
 }
 
 /* ---- rope ------------------------------------------------------------------------------------------------------ */
@@ -141,8 +141,8 @@ pxr_status pxr_gpu_rope(pxr_device *device, const pxr_rope_args *args, pxr_error
     job.half = (int)out->size[2] / 2;
     if (job.count == 0) return PXR_OK;
     const unsigned blocks = element_blocks(job.count);
-    return pxr_gpu_launched(device, "rope", GPU_LAUNCH(rope_pairs, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job),
-                        error);
+    return pxr_gpu_launched(device, "rope",
+                            GPU_LAUNCH(rope_pairs, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job), error);
 }
 
 /* ---- silu_mul -------------------------------------------------------------------------------------------------- */
@@ -182,7 +182,8 @@ pxr_status pxr_gpu_silu_mul(pxr_device *device, const pxr_silu_mul_args *args, p
     if (job.count == 0) return PXR_OK;
     const unsigned blocks = element_blocks(job.count);
     return pxr_gpu_launched(device, "silu_mul",
-                        GPU_LAUNCH(silu_mul_elements, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job), error);
+                            GPU_LAUNCH(silu_mul_elements, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job),
+                            error);
 }
 
 /* ---- embedding ------------------------------------------------------------------------------------------------- */

@@ -39,9 +39,9 @@ struct sample_job {
 
 /* Everything in shared memory that a step of the block needs. */
 struct sample_shared {
-    float *number;  /* [SAMPLE_THREADS] */
-    double *sum;    /* [SAMPLE_THREADS] */
-    int *index;     /* [SAMPLE_THREADS] */
+    float *number; /* [SAMPLE_THREADS] */
+    double *sum;   /* [SAMPLE_THREADS] */
+    int *index;    /* [SAMPLE_THREADS] */
 };
 
 /* ---- over the block -------------------------------------------------------------------------------------------- */
@@ -215,7 +215,8 @@ GPU_DEV double sum_up_to(sample_shared s, const float *probabilities, int count,
 }
 
 /* Of the ids whose probability has exactly these bits, the first `excess` go. A thread looks at a run of ids. */
-GPU_DEV void drop_first(sample_shared s, const float *probabilities, float *scores, int count, unsigned bits, int excess)
+GPU_DEV void drop_first(sample_shared s, const float *probabilities, float *scores, int count, unsigned bits,
+                        int excess)
 {
     const int thread = (int)threadIdx.x, run = (count + SAMPLE_THREADS - 1) / SAMPLE_THREADS;
     const int begin = thread * run, end = begin + run < count ? begin + run : count;
@@ -458,9 +459,10 @@ static pxr_status run(pxr_device *device, sample_job *job, const host_table *tab
     job->verdict = reinterpret_cast<int *>(up + table->bytes);
     status = pxr_gpu_upload(device, up, table->block, table->bytes, error);
     if (status == PXR_OK)
-        status = pxr_gpu_launched(
-            device, "sample",
-            GPU_LAUNCH(sample_rows, (unsigned)rows, SAMPLE_THREADS, 0, pxr_gpu_of(device)->stream, *job), error);
+        status = pxr_gpu_launched(device, "sample",
+                                  GPU_LAUNCH(sample_rows, (unsigned)rows, SAMPLE_THREADS, 0, pxr_gpu_of(device)->stream,
+                                             *job),
+                                  error);
     return status == PXR_OK ? judge(device, job, (int)rows, error) : status;
 }
 

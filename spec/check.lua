@@ -99,7 +99,7 @@ end
 -- ---- the CUDA backend --------------------------------------------------------------------------------------------
 
 -- What runs on the emulated device beside the golden cases.
-local DEVICE_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua spec/unit/device_spec.lua"
+local DEVICE_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua spec/unit/device_*spec.lua"
 
 --- The specs of the ops on the emulated device, whose threads run in some order.
 local function emulated(folder, order, specs)
@@ -127,7 +127,7 @@ local LANES = {
     isa_lane("avx2", "avx2"),
     isa_lane("avx512", "avx512bw"),
     { "emu", unless = NO_HEADERS, variable = "REQUIRE_EMU",
-        build("check", CHECKED, nil, "emu build/check/kernels/conformance"),
+        build("check", CHECKED, nil, "all emu build/check/kernels/conformance"),
         together("emu",
             golden("check", "emu"),
             emulated("check", "PIXELREFER_EMU_ORDER=0"), emulated("check", "PIXELREFER_EMU_ORDER=1"),
@@ -137,13 +137,13 @@ local LANES = {
             "PIXELREFER_EMU_ORDER=7 build/check/kernels/conformance",
             "PIXELREFER_EMU_LAZY=1 build/check/kernels/conformance") },
     { "emu address", unless = NO_HEADERS, variable = "REQUIRE_EMU",
-        build("asan", ADDRESS, "-fsanitize=address,undefined", "emu build/asan/kernels/conformance"),
+        build("asan", ADDRESS, "-fsanitize=address,undefined", "all emu build/asan/kernels/conformance"),
         together("emu address",
             preloaded({ "asan", "ubsan" }, ADDRESS_SETTINGS, golden("asan", "emu")),
             preloaded({ "asan", "ubsan" }, ADDRESS_SETTINGS, emulated("asan", "PIXELREFER_EMU_ORDER=1")),
             "build/asan/kernels/conformance") },
     { "emu threads", unless = NO_HEADERS, variable = "REQUIRE_EMU",
-        build("tsan", THREAD, "-fsanitize=thread", "emu build/tsan/kernels/conformance"),
+        build("tsan", THREAD, "-fsanitize=thread", "all emu build/tsan/kernels/conformance"),
         together("emu threads",
             long and preloaded({ "tsan" }, THREAD_SETTINGS, golden("tsan", "emu")) or "true",
             preloaded({ "tsan" }, THREAD_SETTINGS, emulated("tsan", "PIXELREFER_EMU_ORDER=0", THREAD_SPECS)),
@@ -155,7 +155,7 @@ local LANES = {
         "luajit spec/kernels/defects.lua build/check/kernels/defects build/asan/kernels/defects "
             .. "build/tsan/kernels/defects" },
     { "cuda", unless = NVCC == "" and "no nvcc in CUDA_HOME, /usr/local/cuda or PATH" or nil,
-        build("check", "-O2 -g", nil, "cuda build/check/kernels/conformance.cuda"),
+        build("check", "-O2 -g", nil, "all cuda build/check/kernels/conformance.cuda"),
         with("check", "luajit spec/kernels/ptx.lua build/check"),
         busted("check", "spec/unit/device_spec.lua"),
         "build/check/kernels/conformance.cuda" },

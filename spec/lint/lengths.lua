@@ -37,11 +37,11 @@ local function lua_functions(lines, found)
 end
 
 return function(report)
-    local names = "-name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.lua' -o -path 'bin/*'"
+    local names = "-name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cc' -o -name '*.lua' -o -path 'bin/*'"
     for _, path in ipairs(source.files("csrc kernels lua bin examples spec", names)) do
         local lines = source.lines(path)
         if #lines > FILE_LINES then report(path, 1, "%d lines (at most %d)", #lines, FILE_LINES) end
-        local each = path:match("%.[ch]u?h?$") and c_functions or lua_functions
+        local each = path:match("%.[ch][uc]?h?$") and c_functions or lua_functions
         each(lines, function(first, last, name)
             if last - first > FUNCTION_LINES then
                 report(path, first, "%s has %d lines (at most %d)", name, last - first + 1, FUNCTION_LINES)

@@ -5,6 +5,7 @@ local tools = require "lint.tools"
 
 local RULES = {
     { "rings", require "lint.rings" },
+    { "kernels", require "lint.kernels" },
     { "calls", require "lint.calls" },
     { "symbols", require "lint.symbols" },
     { "lengths", require "lint.lengths" },

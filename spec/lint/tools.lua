@@ -1,4 +1,5 @@
--- The linters of others: luacheck over all Lua, clang-format over all C. One that is not installed is a skip.
+-- The linters of others: luacheck over all Lua, clang-format over all C and the kernels. One that is not installed is a
+-- skip.
 local source = require "lint.source"
 
 local function installed(tool)
@@ -22,7 +23,7 @@ end
 --- clang-format with .clang-format: only asks whether `make format` would change anything.
 function tools.format(report)
     if not installed("clang-format") then return "clang-format is not installed" end
-    local files = source.files("csrc spec", "-name '*.[ch]'")
+    local files = source.files("csrc spec kernels", "-name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh'")
     local command = "clang-format --dry-run " .. table.concat(files, " ") .. " 2>&1"
     local seen = {}
     for _, line in ipairs(source.command(command)) do

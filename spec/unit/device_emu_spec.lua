@@ -152,6 +152,25 @@ describe("products with operands rounded to bfloat16", function()
         assert.is_true(away > 0, what .. ": nothing was rounded")
     end
 
+    it("are not rounded for few rows, whatever the weights and where they lie", function()
+        for _, dtype in ipairs { "float32", "bfloat16", "float16" } do
+            for _, depth in ipairs { 8, 37, 200, 1300 } do
+                local whole, bias = tensor.randn(10, depth + 8):to(dtype), tensor.randn(9):to(dtype)
+                for first = 1, 2 do -- aligned and not
+                    local function cut(w) return w:narrow(1, first, 9):narrow(2, first, depth) end
+                    for _, rows in ipairs { 1, 2, 3, 4, 7, 8, 16 } do
+                        local x, residual = tensor.randn(rows, depth), tensor.randn(rows, 9)
+                        local expected = core.linear(x, cut(whole), bias, "gelu_tanh", residual)
+                        local found = core.linear(x:to("emu"), cut(whole:to("emu")), bias:to("emu"), "gelu_tanh",
+                            residual:to("emu"))
+                        local away = (found:to("cpu") - expected):norm() / expected:norm()
+                        assert.is_true(away < 2e-6, ("%s, %d rows of %d: %g away"):format(dtype, rows, depth, away))
+                    end
+                end
+            end
+        end
+    end)
+
     for _, dtype in ipairs { "bfloat16", "float16" } do
         on_emu("are linear's, with every epilogue, for weights of " .. dtype, function()
             local w, bias = tensor.randn(20, 48):to(dtype), tensor.randn(20):to(dtype)

@@ -1,0 +1,79 @@
+-- One checkpoint on a device, in a process of its own: loading, a picture through the encoder, a prefill, decoding
+-- steps. A part is over when something of its result is back on the host. Called by spec/gpu.lua; writes its figures as
+-- JSON.
+--
+--     luajit spec/bench/device.lua CHECKPOINT DEVICE OUT.json CELLS TOKENS STEPS REPEATS
+--
+-- CELLS is a side of the picture in patches, TOKENS the prompt's length, STEPS the tokens of a decoding run.
+
+local ffi = require "ffi"
+
+local json = require "pixelrefer.json"
+local pixelrefer = require "pixelrefer"
+
+local tensor = pixelrefer.tensor
+
+ffi.cdef [[
+typedef struct { long seconds, nanoseconds; } device_timespec;
+int clock_gettime(int clock, device_timespec *time);
+]]
+
+local path, device, out = arg[1], arg[2], arg[3]
+local side, tokens, steps, repeats = tonumber(arg[4]), tonumber(arg[5]), tonumber(arg[6]), tonumber(arg[7])
+
+local function now()
+    local time = ffi.new("device_timespec")
+    ffi.C.clock_gettime(1, time)
+    return tonumber(time.seconds) + 1e-9 * tonumber(time.nanoseconds)
+end
+
+--- Waits for a tensor: its last row's first element comes to the host.
+local function arrived(x)
+    return x:narrow(1, x:size(1), 1):narrow(2, 1, 1):to("cpu")
+end
+
+--- Seconds of the fastest of several runs after one that warms up; each returns what must have arrived.
+local function least(run)
+    arrived(run())
+    local best = math.huge
+    for _ = 1, repeats do
+        local begin = now()
+        arrived(run())
+        best = math.min(best, now() - begin)
+    end
+    return best
+end
+
+local begin = now()
+local model = pixelrefer.load(path, { device = device })
+local figures = { checkpoint = path, device = device, cells = side * side, tokens = tokens, steps = steps,
+    load_seconds = now() - begin }
+
+local patches = tensor.randn({ side * side, 588 }, { seed = 2 })
+if model.framework ~= "object_only" then
+    figures.encoder_seconds = least(function() return (model.encoder:forward(patches, { { side, side, 1 } })) end)
+end
+
+local decoder = model.decoder
+local cache = decoder:cache(tokens + steps)
+
+local function logits_of(ids)
+    local hidden = decoder:forward(decoder:embed(ids), cache)
+    return decoder:logits(decoder:norm(hidden:narrow(1, hidden:size(1), 1)))
+end
+
+local prompt, one = tensor.range(1, tokens, { dtype = "int64" }), tensor.range(1, 1, { dtype = "int64" })
+figures.prefill_seconds = least(function()
+    cache:setLength(0)
+    return logits_of(prompt)
+end)
+figures.decode_seconds_per_token = least(function()
+    cache:setLength(tokens)
+    local logits
+    for _ = 1, steps do logits = logits_of(one) end
+    return logits
+end) / steps
+
+local file = assert(io.open(out, "w"))
+file:write(json.encode(figures), "\n")
+file:close()
