@@ -5,6 +5,7 @@ local core = require "pixelrefer.core"
 local footprint = require "pixelrefer.footprint"
 local layout = require "pixelrefer.layout"
 local media = require "pixelrefer.media"
+local quantize = require "pixelrefer.quantize"
 
 local function describe_types(tensors)
     local bytes, names = {}, {}
@@ -64,7 +65,10 @@ local function checkpoint_rows(path, given)
         { "memory", ("%.1f MiB of weights (mapped), %.1f KiB a token of context"):format(files.bytes / 2 ^ 20,
                                                                                       per_token / 1024) },
     }
-    for _, row in ipairs(given.device and device_rows(config, files.bytes, given) or {}) do rows[#rows + 1] = row end
+    if given.device then
+        local bytes = config.quantization and quantize.bytes(parts.weights, given.device) or files.bytes
+        for _, row in ipairs(device_rows(config, bytes, given)) do rows[#rows + 1] = row end
+    end
     return rows
 end
 
