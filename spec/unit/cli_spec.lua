@@ -55,6 +55,30 @@ describe("the command line", function()
         assert.is_string(answer.text)
     end)
 
+    it("quantises a checkpoint, whose answers are those of weights quantised while loading", function()
+        local target = file("quantised")
+        local code, out, err = run("quantize", MODEL, target, "--weights", "int4", "--group", "16")
+        assert.equal(0, code, err)
+        assert.equal(target .. "\n", out)
+        assert.matches("quantised +4 bits, groups of 16", (select(2, run("info", target))))
+        assert.equal(1, (run("quantize", MODEL, target)))
+        assert.equal(2, (run("quantize", MODEL)))
+        local function answer(...)
+            local exit, text, problem = run("describe", file("picture.png"), "--box", "10,10,100,100", "--json",
+                                            "--max-new-tokens", "6", ...)
+            assert.equal(0, exit, problem)
+            return json.decode(text).ids
+        end
+        local eight = file("eight")
+        run("quantize", MODEL, eight)
+        assert.same(answer("--model", MODEL, "--weights", "int8", "--kv", "float16"),
+                    answer("--model", eight, "--kv", "float16"))
+        local wrong, _, why = run("describe", file("picture.png"), "--box", "10,10,100,100", "--model", MODEL,
+                                  "--weights", "int3")
+        assert.equal(1, wrong)
+        assert.matches("weights: 'int8' or 'int4' expected, found 'int3'", why)
+    end)
+
     it("streams the same text that it prints at once", function()
         local words = { "ask", file("picture.png"), "What is <region>?", "--model", LITE, "--mask",
                         file("picture-sun.png"), "--max-new-tokens", "12" }
