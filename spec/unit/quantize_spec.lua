@@ -143,10 +143,14 @@ local function describe_once(model)
 end
 
 describe("quantised checkpoints", function()
+    local folder
+    before_each(function() folder = files.directory() end)
+    after_each(function() files.remove(folder) end)
+
     for _, path in ipairs(MODELS) do
         for _, kind in ipairs { "int8", "int4" } do
             it(("answer as the model quantised while loading: %s, %s"):format(path:match("[^/]+$"), kind), function()
-                local target = files.directory() .. "/model"
+                local target = folder .. "/model"
                 pixelrefer.quantize(path, target, { weights = kind })
                 local written, made = pixelrefer.load(target), pixelrefer.load(path, { weights = kind })
                 for part, tensors in pairs(made.weights) do
@@ -180,7 +184,6 @@ describe("quantised checkpoints", function()
     end
 
     it("are there whole or not at all", function()
-        local folder = files.directory()
         local target = folder .. "/model"
         files.make_directories(target)
         assert.error_matches(function() pixelrefer.quantize(MODELS[1], target) end, "is there already")
@@ -198,7 +201,7 @@ describe("quantised checkpoints", function()
     end)
 
     it("are refused where they are damaged", function()
-        local target = files.directory() .. "/model"
+        local target = folder .. "/model"
         pixelrefer.quantize(MODELS[1], target, { weights = "int8", group = 16 })
         local config = files.read(target .. "/config.json")
         local function with(from, to)
