@@ -629,9 +629,13 @@ PXR_INLINE v16 v16_load_as(const void *from, pxr_dtype dtype)
 {
     if (dtype == PXR_BF16) return v16_load_bf16(from);
     if (dtype == PXR_F16) return v16_load_f16(from);
+#if defined(__AVX2__)
+    return v16_load((const float *)from); /* an unaligned load */
+#else
     float wide[LANES];
-    memcpy(wide, from, sizeof wide); /* a plain unaligned load */
+    memcpy(wide, from, sizeof wide);
     return v16_load(wide);
+#endif
 }
 
 /* The first `count` (0 .. 15) elements, zero in the other lanes. */
