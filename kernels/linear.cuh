@@ -26,6 +26,14 @@ GPU_DEV void finish_element(const pxr_gpu_linear_job &job, int row, int column, 
     store_activation(job.out, job.out_type, row * job.out_stride + column, sum);
 }
 
+/* launch(w), w of the type of the job's weights. */
+template <class Launch> static cudaError_t pxr_gpu_by_weight_type(const pxr_gpu_linear_job *job, Launch launch)
+{
+    if (job->weight_type == PXR_BF16) return launch(__nv_bfloat16{});
+    if (job->weight_type == PXR_F16) return launch(__half{});
+    return launch(0.0f);
+}
+
 /** Any sizes, types and alignment, in float32. linear_tile.cu */
 pxr_status pxr_gpu_linear_tile(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error);
 

@@ -108,12 +108,8 @@ template <class Weight> static cudaError_t launch(const pxr_gpu_linear_job *job,
 pxr_status pxr_gpu_linear_vector(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error)
 {
     const cudaStream_t stream = pxr_gpu_of(device)->stream;
-    cudaError_t result;
-    if (job->weight_type == PXR_BF16)
-        result = launch<__nv_bfloat16>(job, stream);
-    else if (job->weight_type == PXR_F16)
-        result = launch<__half>(job, stream);
-    else
-        result = launch<float>(job, stream);
+    const cudaError_t result = pxr_gpu_by_weight_type(job, [=](auto weight) {
+        return launch<decltype(weight)>(job, stream);
+    });
     return pxr_gpu_launched(device, "linear", result, error);
 }

@@ -212,6 +212,9 @@ __global__ void __launch_bounds__(ROW_THREADS) embedding_elements(embedding_job 
 /* Waits for the device, to tell which id is in no row. */
 pxr_status pxr_gpu_embedding(pxr_device *device, const pxr_embedding_args *args, pxr_error *error)
 {
+    if (!pxr_dtype_is_float(args->table->dtype))
+        return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "embedding: %s tables are not on %s",
+                        pxr_dtype_name(args->table->dtype), device->name);
     embedding_job job = {};
     job.out = static_cast<float *>(args->out->data);
     job.table = args->table->data;

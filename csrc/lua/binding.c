@@ -25,9 +25,9 @@ enum { SOFT_LIMIT = 256 << 20 /* bytes */ };
 
 void pxr_lua_collect_if_needed(lua_State *L)
 {
-    static size_t limit = SOFT_LIMIT; /* grows with what survives a collection, so that live data is not rescanned */
-    static size_t device_limit =
-        SOFT_LIMIT; /* the same for memory of devices, where weights survive and room is dear */
+    /* Both grow with what survives a collection, so that live data is not rescanned; the one for devices, where weights
+     * survive and room is dear, by less. */
+    static size_t limit = SOFT_LIMIT, device_limit = SOFT_LIMIT;
     if (pxr_memory_in_use() < limit && pxr_tensor_device_bytes() < device_limit) return;
     lua_gc(L, LUA_GCCOLLECT, 0);
     const size_t alive = pxr_memory_in_use();

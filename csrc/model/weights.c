@@ -114,7 +114,9 @@ static pxr_status take_quantised(pxr_linear_weights *layer, const pxr_tensor *in
     other_name(scales_name, name, "scales");
     const bool pairs = integers->dtype == PXR_U8;
     const int64_t size[2] = {out, pairs ? in / 2 + in % 2 : in};
-    if (!scales || scales->rank != 2) return fail_missing(scales_name, 2, (const int64_t[]){out, -1}, error);
+    if (!scales || scales->rank != 2)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "weight \"%s\", a matrix of %lld rows, is missing", scales_name,
+                        (long long)out);
     const int64_t groups[2] = {out, scales->size[1]};
     pxr_linear_weights host = {0};
     pxr_device *cpu = pxr_tensor_device(integers);

@@ -18,6 +18,7 @@ local json = require "pixelrefer.json"
 local options = require "pixelrefer.options"
 local prompt = require "pixelrefer.prompt"
 local results = require "pixelrefer.annotate.results"
+local whole_file = require "pixelrefer.whole_file"
 
 local annotate = {}
 
@@ -100,7 +101,7 @@ end
 local function mark(given, is_path)
     if given == nil then return nil end
     if type(given) == "function" then return "function " .. fingerprint.hash(string.dump(given, true)) end
-    return is_path and fingerprint.hash(fingerprint.read(given)) or given
+    return is_path and fingerprint.hash(whole_file.read(given)) or given
 end
 
 -- ---- the job -----------------------------------------------------------------------------------------------------

@@ -6,26 +6,14 @@
 --
 -- CELLS is a side of the picture in patches, TOKENS the prompt's length, STEPS the tokens of a decoding run.
 
-local ffi = require "ffi"
-
+local core = require "pixelrefer.core"
 local json = require "pixelrefer.json"
 local pixelrefer = require "pixelrefer"
 
 local tensor = pixelrefer.tensor
 
-ffi.cdef [[
-typedef struct { long seconds, nanoseconds; } device_timespec;
-int clock_gettime(int clock, device_timespec *time);
-]]
-
 local path, device, out = arg[1], arg[2], arg[3]
 local side, tokens, steps, repeats = tonumber(arg[4]), tonumber(arg[5]), tonumber(arg[6]), tonumber(arg[7])
-
-local function now()
-    local time = ffi.new("device_timespec")
-    ffi.C.clock_gettime(1, time)
-    return tonumber(time.seconds) + 1e-9 * tonumber(time.nanoseconds)
-end
 
 --- Waits for a tensor: its last row's first element comes to the host.
 local function arrived(x)
@@ -37,17 +25,17 @@ local function least(run)
     arrived(run())
     local best = math.huge
     for _ = 1, repeats do
-        local begin = now()
+        local begin = core.tick()
         arrived(run())
-        best = math.min(best, now() - begin)
+        best = math.min(best, core.tick() - begin)
     end
     return best
 end
 
-local begin = now()
+local begin = core.tick()
 local model = pixelrefer.load(path, { device = device })
 local figures = { checkpoint = path, device = device, cells = side * side, tokens = tokens, steps = steps,
-    load_seconds = now() - begin }
+    load_seconds = core.tick() - begin }
 
 local patches = tensor.randn({ side * side, 588 }, { seed = 2 })
 if model.framework ~= "object_only" then

@@ -4,19 +4,13 @@
 --
 --     luajit spec/bench/stages.lua CHECKPOINT OUT.json THREADS REPEATS
 
-local ffi = require "ffi"
-
 local checkpoint = require "pixelrefer.checkpoint"
-local quantize = require "pixelrefer.quantize"
+local core = require "pixelrefer.core"
 local json = require "pixelrefer.json"
 local pixelrefer = require "pixelrefer"
+local quantize = require "pixelrefer.quantize"
 
 local tensor = pixelrefer.tensor
-
-ffi.cdef [[
-typedef struct { long seconds, nanoseconds; } bench_timespec;
-int clock_gettime(int clock, bench_timespec *time);
-]]
 
 local SIDE = 448              -- pixels: 32 x 32 = 1,024 cells
 local PROMPTS = { 1100, 2048 } -- tokens
@@ -25,20 +19,14 @@ local TOGETHER = require("pixelrefer.together").GROUP -- answers at a time
 
 local path, out, threads, repeats = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4])
 
-local function now()
-    local time = ffi.new("bench_timespec")
-    ffi.C.clock_gettime(1, time)
-    return tonumber(time.seconds) + 1e-9 * tonumber(time.nanoseconds)
-end
-
 --- Seconds of the fastest of several runs after one that warms up.
 local function least(run)
     run()
     local best = math.huge
     for _ = 1, repeats do
-        local begin = now()
+        local begin = core.tick()
         run()
-        best = math.min(best, now() - begin)
+        best = math.min(best, core.tick() - begin)
     end
     return best
 end
@@ -65,24 +53,24 @@ end
 --- Asks about the picture's regions; the seconds between one inspected stage and the next are the latter's.
 local function ask(model)
     local picture, regions = drawing()
-    local seconds, order, mark = {}, {}, now()
+    local seconds, order, mark = {}, {}, core.tick()
     local function lap(stage)
         stage = stage:gsub("%d+", "*"):gsub("^region%*.*", "regions"):gsub("^oci.*", "infusion")
         if not seconds[stage] then
             seconds[stage] = 0
             order[#order + 1] = stage
         end
-        local time = now()
+        local time = core.tick()
         seconds[stage], mark = seconds[stage] + time - mark, time
     end
-    local begin = now()
+    local begin = core.tick()
     local scene = model:encode(picture, { inspect = lap })
     local answer = scene:ask("What is the relation of <region> and <region>?", regions,
         { max_new_tokens = 16, inspect = lap })
     lap "generation"
     local stages = {}
     for i, stage in ipairs(order) do stages[i] = { stage = stage, seconds = seconds[stage] } end
-    return { seconds = now() - begin, new_tokens = #answer.ids, stages = json.array(stages) }
+    return { seconds = core.tick() - begin, new_tokens = #answer.ids, stages = json.array(stages) }
 end
 
 local function encoder_rate(model)
@@ -150,9 +138,9 @@ end
 
 --- How long it takes to quantise, and the decoder's rate then.
 local function with_weights(kind)
-    local start = now()
+    local start = core.tick()
     local model = pixelrefer.load(path, { threads = threads, weights = kind })
-    local seconds, rate = now() - start, decode_rate(model.decoder, 1)
+    local seconds, rate = core.tick() - start, decode_rate(model.decoder, 1)
     return { weights = kind, load_seconds = seconds, decode_tokens_per_second = rate,
         decode_bytes_per_second = rate * decoder_bytes(model), bytes = model.bytes }
 end
@@ -168,9 +156,9 @@ end
 local weights, step_bytes = weight_bytes(path)
 figures.weight_bytes = weights
 
-local begin = now()
+local begin = core.tick()
 local model = pixelrefer.load(path, { threads = threads })
-figures.load_seconds = now() - begin
+figures.load_seconds = core.tick() - begin
 
 figures.ask = ask(model)
 figures.peak_bytes = memory("VmHWM")

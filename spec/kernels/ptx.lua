@@ -3,6 +3,9 @@
 -- with `N passed, N failed, N skipped`, counted in kernels.
 -- usage: luajit spec/kernels/ptx.lua BUILD [--write-docs]    behind `make cuda BUILD=BUILD`
 
+package.path = "spec/?.lua;" .. package.path
+local source = require "lint.source"
+
 local build = arg[1] or "build"
 
 -- Kernels that live of memory bandwidth or of tensor cores (a pattern of their full name), and the bytes that their
@@ -13,14 +16,6 @@ local WIDE = { { "^flash<", 16 }, { "^linear_vector<.*true>", 16 } }
 local FLOAT64 = { sample_rows = true, sequence_elements = true, unary_elements = true }
 
 local BYTES = { ["8"] = 1, ["16"] = 2, ["32"] = 4, ["64"] = 8 }
-
-local function lines_of(command)
-    local lines = {}
-    local pipe = assert(io.popen(command))
-    for line in pipe:lines() do lines[#lines + 1] = line end
-    pipe:close()
-    return lines
-end
 
 local kernels, order = {}, {}
 
@@ -77,10 +72,12 @@ local function read_ptx(path)
     end
 end
 
-for _, path in ipairs(lines_of(("ls %s/obj/kernels/*.cuda.o.log 2>/dev/null"):format(build))) do read_log(path) end
-for _, path in ipairs(lines_of(("ls %s/obj/kernels/ptx/*/*.compute_90.ptx 2>/dev/null"):format(build))) do
-    read_ptx(path)
+local function files(pattern)
+    return ipairs(source.command(("ls %s/obj/kernels/%s 2>/dev/null"):format(build, pattern)))
 end
+
+for _, path in files "*.cuda.o.log" do read_log(path) end
+for _, path in files "ptx/*/*.compute_90.ptx" do read_ptx(path) end
 
 --- Kernels by their plain name: templates have many variants.
 local families, family_names = {}, {}

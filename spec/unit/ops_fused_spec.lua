@@ -3,11 +3,14 @@
 -- DEVICE=name runs them on another device than the CPU.
 local ffi = require "ffi"
 
+local bits = require "support.bits"
 local core = require "pixelrefer.core"
 local device = require "support.device"
 local seed = require "support.seed"
 local shared = require "support.shared"
 local tensor = require "pixelrefer.tensor"
+
+local assert_same_bits, everywhere = bits.same, bits.everywhere
 
 local FLOATS = { "float32", "float16", "bfloat16" }
 
@@ -70,36 +73,10 @@ local function assert_close(expected, found, tolerance, what)
     end
 end
 
-local function assert_same_bits(expected, found, what)
-    if expected:contiguous():bytes() ~= found:contiguous():bytes() then error(what .. ": the bits differ", 2) end
-end
-
 --- What the CPU alone promises bit by bit, and other devices within a tolerance: sums whose order depends on the shape.
 local function assert_same_sums(expected, found, what)
     if device.is_cpu then return assert_same_bits(expected, found, what) end
     assert_close(flat(expected), found, 1e-4, what)
-end
-
---- Calls `compute` under every instruction set and with 1, 2 and 4 threads, on other devices than the CPU twice; all
--- results have the same bits.
-local function everywhere(what, compute)
-    local isa, threads = core.isa(), core.threads()
-    local first = device.attempt(compute)
-    if not device.is_cpu then
-        assert_same_bits(first, compute(), what .. " again")
-        return first
-    end
-    for _, name in ipairs(core.isas()) do
-        core.isa(name)
-        assert_same_bits(first, compute(), what .. " on " .. name)
-    end
-    core.isa(isa)
-    for _, count in ipairs { 1, 2, 4 } do
-        core.threads(count)
-        assert_same_bits(first, compute(), ("%s with %d threads"):format(what, count))
-    end
-    core.threads(threads)
-    return first
 end
 
 local function erf(x) -- Maclaurin series, enough for |x| < 4 in float64

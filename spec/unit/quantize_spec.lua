@@ -2,6 +2,7 @@
 -- checkpoints written and read, and models that answer from them.
 local ffi = require "ffi"
 
+local bits_of = require "support.bits"
 local core = require "pixelrefer.core"
 local files = require "support.files"
 local pixelrefer = require "pixelrefer"
@@ -9,35 +10,17 @@ local quantize = require "pixelrefer.quantize"
 local seed = require "support.seed"
 local tensor = require "pixelrefer.tensor"
 
+local same_bits, everywhere = bits_of.same, bits_of.everywhere
+
 local MODELS = { "spec/fixtures/golden/models/refer", "spec/fixtures/golden/models/lite_sharded_bin" }
 
 local function uniform(sizes)
     return tensor.rand(sizes, { seed = math.random(2 ^ 30) }) * 2 - 1
 end
 
-local function same_bits(expected, found, what)
-    if expected:contiguous():bytes() ~= found:contiguous():bytes() then error(what .. ": the bits differ", 2) end
-end
-
 --- The matrix that integers and scales stand for.
 local function widened(integers, scales, columns)
     return core.embedding(integers, tensor.arange(integers:size(1), { dtype = "int64" }), scales, columns)
-end
-
---- Runs `compute` on every instruction set and with 1, 2 and 4 threads: the same bits.
-local function everywhere(what, compute)
-    local isa, threads, first = core.isa(), core.threads(), compute()
-    for _, name in ipairs(core.isas()) do
-        core.isa(name)
-        same_bits(first, compute(), what .. " on " .. name)
-    end
-    core.isa(isa)
-    for _, count in ipairs { 1, 2, 4 } do
-        core.threads(count)
-        same_bits(first, compute(), ("%s with %d threads"):format(what, count))
-    end
-    core.threads(threads)
-    return first
 end
 
 local function squared_error(a, b)

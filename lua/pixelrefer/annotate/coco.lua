@@ -4,7 +4,7 @@ local dataset = require "pixelrefer.dataset"
 local json = require "pixelrefer.json"
 local mask = require "pixelrefer.mask"
 local results = require "pixelrefer.annotate.results"
-local whole_file = require "pixelrefer.annotate.whole_file"
+local whole_file = require "pixelrefer.whole_file"
 
 local coco = {}
 
@@ -119,7 +119,7 @@ function coco.write(path, answers, out, given)
     given = given or {}
     local next_sample, _, known = dataset.samples(path, { root = given.root, masks = given.masks,
         questions = not file.job.tasks and not file.job.each })
-    local ok, counts = pcall(whole_file, out, function(output)
+    local ok, counts = pcall(whole_file.write, out, function(output)
         local written = write_all(output, file, next_sample, known)
         if not file.ended then error(answers .. ": the job is not complete", 0) end
         return written

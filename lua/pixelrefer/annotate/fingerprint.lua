@@ -4,6 +4,7 @@ local bit = require "bit"
 local core = require "pixelrefer.core"
 local ffi = require "ffi"
 local json = require "pixelrefer.json"
+local whole_file = require "pixelrefer.whole_file"
 
 local fingerprint = {}
 
@@ -64,19 +65,6 @@ local function hash_weights(weights)
     return bit.tohex(hash)
 end
 
---- The content of a file.
--- @tparam string path
--- @treturn string
--- @raise a file that cannot be read
-function fingerprint.read(path)
-    local file, reason = io.open(path, "rb")
-    if not file then error(reason, 0) end
-    local text, why = file:read("*a")
-    file:close()
-    if not text then error(("%s: %s"):format(path, why), 0) end
-    return text
-end
-
 --- A model's: its framework, configuration and tokenizer files, weights (of each tensor name, type, shape and some
 -- values), and object tokenizer. Where it lies does not count.
 -- @tparam Model model
@@ -86,7 +74,7 @@ function fingerprint.model(model, tokenizer_path)
     local files = OFFSET
     for _, name in ipairs(FILES) do
         local path = model.path .. "/" .. name
-        if core.path_kind(path) == "file" then files = fnv(name .. "\n" .. fingerprint.read(path), files) end
+        if core.path_kind(path) == "file" then files = fnv(name .. "\n" .. whole_file.read(path), files) end
     end
     local of_own = tokenizer_path and core.path_kind(tokenizer_path) == "file"
     return {
@@ -94,7 +82,7 @@ function fingerprint.model(model, tokenizer_path)
         files = bit.tohex(files),
         weights = hash_weights(model.weights),
         object_tokenizer = model.object_tokenizer.name
-            .. (of_own and " " .. fingerprint.hash(fingerprint.read(tokenizer_path)) or ""),
+            .. (of_own and " " .. fingerprint.hash(whole_file.read(tokenizer_path)) or ""),
     }
 end
 

@@ -3,7 +3,7 @@
 local fingerprint = require "pixelrefer.annotate.fingerprint"
 local json = require "pixelrefer.json"
 local results = require "pixelrefer.annotate.results"
-local whole_file = require "pixelrefer.annotate.whole_file"
+local whole_file = require "pixelrefer.whole_file"
 
 local merge = {}
 
@@ -101,7 +101,7 @@ end
 function merge.run(paths, out)
     if #paths == 0 then error("merge: shards expected", 0) end
     local shards, job = open_all(paths)
-    local ok, total = pcall(whole_file, out, function(output) return join(shards, job, output) end)
+    local ok, total = pcall(whole_file.write, out, function(output) return join(shards, job, output) end)
     for _, file in ipairs(shards) do file:close() end
     if not ok then error(total, 0) end
     return total

@@ -1,6 +1,6 @@
 --- Scripts for a cluster: a job's shards as an array job, and the job that merges them when all have ended well.
 -- @module pixelrefer.annotate.slurm
-local whole_file = require "pixelrefer.annotate.whole_file"
+local whole_file = require "pixelrefer.whole_file"
 
 local slurm = {}
 
@@ -68,8 +68,8 @@ function slurm.prepare(words, program, out, count, submit)
     merging[#merging + 1], merging[#merging + 2] = "--out", out
     local array_text = ARRAY:format(count, output_name(out, ".%a.log"), joined(words), count, quoted(out), count)
     local merge_text = MERGE:format(output_name(out, ".merge.log"), joined(merging))
-    whole_file(array, function(output) output(array_text) end)
-    whole_file(merge, function(output) output(merge_text) end)
+    whole_file.write(array, function(output) output(array_text) end)
+    whole_file.write(merge, function(output) output(merge_text) end)
     local told = { ("# %s\n%s\n# %s\n%s\n"):format(array, array_text, merge, merge_text) }
     if submit then
         local first = output_of("sbatch --parsable " .. quoted(array)):match("^%d+")

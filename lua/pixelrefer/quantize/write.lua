@@ -6,6 +6,7 @@ local layout = require "pixelrefer.layout"
 local options = require "pixelrefer.options"
 local places = require "pixelrefer.places"
 local quantize = require "pixelrefer.quantize"
+local whole_file = require "pixelrefer.whole_file"
 
 local OPTIONS = { weights = { type = "string", default = "int8" }, group = "integer", progress = "function" }
 
@@ -50,23 +51,6 @@ local function write_weights(path, parts, settings, progress)
     writer:close()
 end
 
-local function read(path)
-    local file = assert(io.open(path, "rb"))
-    local text = file:read("*a")
-    file:close()
-    return text
-end
-
-local function write(path, text)
-    local file, reason = io.open(path, "wb")
-    local ok, why = file and file:write(text), reason
-    if file then
-        local closed, problem = file:close()
-        ok, why = ok and closed, why or problem
-    end
-    if not ok then error(("%s: %s"):format(path, tostring(why)), 0) end
-end
-
 local function is_weights(name)
     return name:find("%.safetensors$") or name:find("%.bin$") or name:find("%.index%.json$") or name:find("%.pth?$")
 end
@@ -76,12 +60,12 @@ local function write_others(from, to, settings)
     for _, name in ipairs(core.list_directory(from)) do
         local path = from .. "/" .. name
         if core.path_kind(path) == "file" and not is_weights(name) then
-            local text = read(path)
+            local text = whole_file.read(path)
             if name == "config.json" then
                 text = text:gsub("{", ('{\n  "quantization_config": {"method": "pixelrefer", "bits": %d, "group": %d},')
                     :format(settings.bits, settings.group), 1)
             end
-            write(to .. "/" .. name, text)
+            whole_file.write(to .. "/" .. name, function(output) output(text) end)
         end
     end
 end
