@@ -47,9 +47,12 @@ $(BUILD)/obj/%.o: %.c | $(BUILD)/packages
 	@echo "CC $<"
 	@$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-# Instruction-set variants of the float kernels: compiled for their set, chosen at run time.
+# Instruction-set variants of the kernels: compiled for their set, chosen at run time.
+AVX512_FLAGS = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 $(BUILD)/obj/csrc/cpu/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
-$(BUILD)/obj/csrc/cpu/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+$(BUILD)/obj/csrc/cpu/%_avx512.o: ALL_CFLAGS += $(AVX512_FLAGS)
+$(BUILD)/obj/csrc/cpu/%_avx512_vnni.o: ALL_CFLAGS += $(AVX512_FLAGS) -mavx512vnni
+$(BUILD)/obj/csrc/cpu/%_avx512_bf16.o: ALL_CFLAGS += $(AVX512_FLAGS) -mavx512vnni -mavx512bf16
 
 # The generic vectors of the scalar set make gcc's debug information for them slow to work out.
 $(BUILD)/obj/csrc/cpu/kernels_%.o: ALL_CFLAGS += -fno-var-tracking-assignments

@@ -79,7 +79,8 @@ local THREAD = "-O1 -g -fsanitize=thread"
 -- ThreadSanitizer makes barriers of many threads dear: in short the emulated device leaves the large shapes out.
 local THREAD_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua"
 if not long then THREAD_SPECS = "--exclude-tags=large " .. THREAD_SPECS end
-local THREAD_SETTINGS = "TSAN_OPTIONS=halt_on_error=1:suppressions=$PWD/spec/support/races.supp PIXELREFER_THREADS=4"
+local THREAD_SETTINGS = "TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1:"
+    .. "suppressions=$PWD/spec/support/races.supp PIXELREFER_THREADS=4"
 
 -- The specs of the ops and of what runs in several threads.
 local OPS = long and "" or "spec/unit/ops_*_spec.lua"
@@ -126,6 +127,8 @@ local LANES = {
     isa_lane("scalar", "fpu"),
     isa_lane("avx2", "avx2"),
     isa_lane("avx512", "avx512bw"),
+    isa_lane("avx512_vnni", "avx512_vnni"),
+    isa_lane("avx512_bf16", "avx512_bf16"),
     { "emu", unless = NO_HEADERS, variable = "REQUIRE_EMU",
         build("check", CHECKED, nil, "all emu build/check/kernels/conformance"),
         together("emu",

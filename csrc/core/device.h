@@ -13,10 +13,12 @@ extern "C" {
 
 struct pxr_backend;
 
-/* In what the products of a device's models are computed. Sums are float32 in both. */
+/* In what the products of a device's models are computed. Sums are float32 in all. */
 typedef enum pxr_compute {
     PXR_COMPUTE_F32 = 0, /* float32 operands */
-    PXR_COMPUTE_BF16     /* operands rounded to bfloat16 (float16 where the weights are): for tensor cores */
+    PXR_COMPUTE_BF16,    /* operands rounded to bfloat16 (float16 where the weights are): for tensor cores; on the CPU
+                            where the weights are bfloat16 */
+    PXR_COMPUTE_INT8     /* operands rounded to eight bits where weights have eight or four: on the CPU alone */
 } pxr_compute;
 
 /* One opened device. Lives as long as the process; made by ops/device.c, filled by the backend. */

@@ -7,11 +7,18 @@
 /** The backend's function table. */
 const pxr_backend *pxr_cpu_backend(void);
 
-/* Instruction sets of the float kernels, chosen at run time: the best that the processor has, or what
+/* Instruction sets of the kernels, chosen at run time: the best that the processor has, or what
  * PIXELREFER_CPU_ISA names (ignored where it names none that this processor has). All give the same bits. */
-typedef enum pxr_isa { PXR_ISA_SCALAR = 0, PXR_ISA_AVX2, PXR_ISA_AVX512, PXR_ISA_COUNT } pxr_isa;
+typedef enum pxr_isa {
+    PXR_ISA_SCALAR = 0,
+    PXR_ISA_AVX2,
+    PXR_ISA_AVX512,
+    PXR_ISA_AVX512_VNNI, /* sums of products of bytes */
+    PXR_ISA_AVX512_BF16, /* the same, and of bfloat16 pairs */
+    PXR_ISA_COUNT
+} pxr_isa;
 
-/** "scalar", "avx2", "avx512". */
+/** "scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16". */
 const char *pxr_isa_name(pxr_isa isa);
 
 /** True when this processor has it. */

@@ -15,9 +15,13 @@ static const struct {
 #if defined(__x86_64__)
     [PXR_ISA_AVX2] = {"avx2", &pxr_kernels_avx2},
     [PXR_ISA_AVX512] = {"avx512", &pxr_kernels_avx512},
+    [PXR_ISA_AVX512_VNNI] = {"avx512_vnni", &pxr_kernels_avx512_vnni},
+    [PXR_ISA_AVX512_BF16] = {"avx512_bf16", &pxr_kernels_avx512_bf16},
 #else
     [PXR_ISA_AVX2] = {"avx2", NULL},
     [PXR_ISA_AVX512] = {"avx512", NULL},
+    [PXR_ISA_AVX512_VNNI] = {"avx512_vnni", NULL},
+    [PXR_ISA_AVX512_BF16] = {"avx512_bf16", NULL},
 #endif
 };
 
@@ -34,9 +38,12 @@ bool pxr_isa_available(pxr_isa isa)
 #if defined(__x86_64__)
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (isa == PXR_ISA_AVX2) return avx2;
-    if (isa == PXR_ISA_AVX512)
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (isa == PXR_ISA_AVX512) return avx512;
+    const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+    if (isa == PXR_ISA_AVX512_VNNI) return vnni;
+    if (isa == PXR_ISA_AVX512_BF16) return vnni && __builtin_cpu_supports("avx512bf16");
 #endif
     return false;
 }
@@ -50,7 +57,8 @@ pxr_status pxr_cpu_isa_set(const char *name, pxr_error *error)
         atomic_store(&in_use, isa);
         return PXR_OK;
     }
-    return pxr_fail(error, PXR_ERROR_ARGUMENT, "no such instruction set: \"%s\" (scalar, avx2, avx512)", name);
+    return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                    "no such instruction set: \"%s\" (scalar, avx2, avx512, avx512_vnni, avx512_bf16)", name);
 }
 
 pxr_isa pxr_cpu_isa(void)

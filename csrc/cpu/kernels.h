@@ -1,6 +1,5 @@
-/* What is compiled once for each instruction set: plain functions over float32 rows and widened weights. The drivers
- * (linear.c, attention.c, rows.c, kmeans.c, sample.c) cut an op into pieces of work and call these. All sets give the
- * same bits. */
+/* What is compiled once for each instruction set: plain functions over rows and widened weights. The drivers (linear.c,
+ * attention.c, rows.c, kmeans.c, sample.c) cut an op into pieces of work and call these. All sets give the same bits. */
 #ifndef PXR_CPU_KERNELS_H
 #define PXR_CPU_KERNELS_H
 
@@ -22,20 +21,36 @@ typedef struct pxr_scales {
 /** Of an op's argument `scales`, which may be NULL, for rows of `columns` weights. */
 pxr_scales pxr_cpu_scales_of(const pxr_tensor *scales, int64_t columns);
 
-/* out = activation(x weight^T + bias) + residual; strides in elements unless said otherwise. */
+/* Rows of x in eight bits, for weights in eight or four: a chunk of at most 128 columns, which lie in one group of the
+ * weights, shares a scale. Integer units multiply signed by unsigned bytes, so the weights are read with an offset
+ * (128, or 8 as they are kept) and the sums corrected by it. */
+typedef struct pxr_chunks {
+    float *scales;        /* [rows][count] */
+    int32_t *corrections; /* [rows][count]: minus the offset times the sum of the chunk's integers */
+    int64_t count;        /* of a row */
+    int shift;            /* 2^shift columns are a chunk: 5 .. 7 */
+} pxr_chunks;
+
+enum { PXR_CHUNK_SHIFT_MIN = 5, PXR_CHUNK_SHIFT_MAX = 7, PXR_CHUNK_BLOCK = 1 << PXR_CHUNK_SHIFT_MAX };
+
+/* out = activation(x weight^T + bias) + residual; strides in elements unless said otherwise. Rows of x are float32;
+ * bfloat16 where the weights are, with zeros behind their end up to a multiple of 64 bytes; or int8 with `chunks`, with
+ * zeros up to a multiple of PXR_CHUNK_BLOCK, the columns of a chunk ordered as kernels->quantize_x leaves them. */
 typedef struct pxr_linear_job {
     float *out;
-    const float *x, *residual; /* residual may be NULL, or `out` */
-    int64_t out_stride, x_stride, residual_stride;
-    pxr_any_row weight, bias;
-    int64_t weight_stride; /* bytes */
+    const float *residual; /* may be NULL, or `out` */
+    pxr_any_row x, weight, bias;
+    int64_t out_stride, residual_stride;
+    int64_t x_stride, weight_stride; /* bytes */
     pxr_scales scales;
+    pxr_chunks chunks;
     int64_t depth; /* K */
     pxr_activation activation;
 } pxr_linear_job;
 
 /* Up to PXR_LINEAR_FEW rows read the weights as they lie; more are cut into parts of so many rows and columns. */
 enum { PXR_LINEAR_FEW = 16, PXR_LINEAR_ROWS = 96, PXR_LINEAR_COLUMNS = 24 };
+enum { PXR_LINEAR_INT8_ROWS = 192, PXR_LINEAR_INT8_COLUMNS = 32 }; /* the same for rows of int8 */
 
 /* Rows row_begin .. row_end-1 and columns column_begin .. column_end-1 of `out`: any number of columns for at most
  * PXR_LINEAR_FEW rows, else at most PXR_LINEAR_ROWS and PXR_LINEAR_COLUMNS. */
@@ -67,6 +82,7 @@ enum { PXR_ATTENTION_ROWS = 192, PXR_HEAD_DIM_MAX = 160 };
 
 typedef struct pxr_kernels {
     void (*linear)(const pxr_linear_job *job, const pxr_linear_part *part);
+    void (*linear_int8)(const pxr_linear_job *job, const pxr_linear_part *part); /* rows of int8 */
     void (*attention)(const pxr_attention_job *job, const pxr_attention_part *part);
 
     /* Rows of `count` elements. */
@@ -81,6 +97,11 @@ typedef struct pxr_kernels {
                        int64_t count);
     bool (*quantize)(char *out, pxr_dtype dtype, uint16_t *scales, int group_shift, pxr_any_row row, int64_t count);
 
+    /* Rows of x as products read them (see pxr_linear_job), `padded` elements. */
+    void (*round_x)(uint16_t *out, const float *x, int64_t count, int64_t padded);
+    void (*quantize_x)(int8_t *out, const pxr_chunks *chunks, int64_t row, pxr_dtype weights, const float *x,
+                       int64_t count, int64_t padded);
+
     /* out[i] = exp(x[i] - largest); returns their sum. */
     float (*exp_minus)(float *out, const float *x, int64_t count, float largest);
 
@@ -94,7 +115,7 @@ const pxr_kernels *pxr_cpu_kernels(void);
 
 extern const pxr_kernels pxr_kernels_scalar;
 #if defined(__x86_64__)
-extern const pxr_kernels pxr_kernels_avx2, pxr_kernels_avx512;
+extern const pxr_kernels pxr_kernels_avx2, pxr_kernels_avx512, pxr_kernels_avx512_vnni, pxr_kernels_avx512_bf16;
 #endif
 
 /** Runs `work(context, i)` for i = 0 .. count-1 on the pool, handing out the next number to whoever is free: for pieces

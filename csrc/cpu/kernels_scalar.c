@@ -1,19 +1,3 @@
-/* The float kernels for any processor. */
-#include "cpu/attention_kernel.h"
-#include "cpu/linear_kernel.h"
-#include "cpu/quantize_kernel.h"
-#include "cpu/rows_kernel.h"
-
-const pxr_kernels pxr_kernels_scalar = {
-    .linear = linear,
-    .attention = attention,
-    .layer_norm = layer_norm,
-    .rms_norm = rms_norm,
-    .rope = rope,
-    .silu_mul = silu_mul,
-    .widen = widen,
-    .dequantize = dequantize,
-    .quantize = quantize,
-    .exp_minus = exp_minus,
-    .distances = distances,
-};
+/* The kernels for any processor. */
+#define PXR_KERNELS pxr_kernels_scalar
+#include "cpu/kernels_table.h"

@@ -2,6 +2,7 @@
 #include "cpu/kernels.h"
 
 #include "core/memory.h"
+#include "core/threads.h"
 
 #include <string.h>
 
@@ -21,25 +22,32 @@ static void do_block(void *context, int64_t task)
     const int64_t across = (work->columns + work->task_columns - 1) / work->task_columns;
     const int64_t row = task / across * work->task_rows, row_end = row + work->task_rows;
     const int64_t column = task % across * work->task_columns, column_end = column + work->task_columns;
-    work->kernels->linear(work->job,
-                          &(pxr_linear_part){.row_begin = row,
-                                             .row_end = row_end < work->rows ? row_end : work->rows,
-                                             .column_begin = column,
-                                             .column_end = column_end < work->columns ? column_end : work->columns});
+    const pxr_linear_part part = {.row_begin = row,
+                                  .row_end = row_end < work->rows ? row_end : work->rows,
+                                  .column_begin = column,
+                                  .column_end = column_end < work->columns ? column_end : work->columns};
+    if (work->job->x.dtype == PXR_I8)
+        work->kernels->linear_int8(work->job, &part);
+    else
+        work->kernels->linear(work->job, &part);
 }
 
 static void run_linear(const pxr_linear_job *job, int64_t rows, int64_t columns)
 {
     if (rows == 0 || columns == 0) return;
-    const bool few = rows <= PXR_LINEAR_FEW;
-    linear_work work = {.kernels = pxr_cpu_kernels(),
-                        .job = job,
-                        .rows = rows,
-                        .columns = columns,
-                        .task_rows = few ? rows : PXR_LINEAR_ROWS,
-                        .task_columns = few ? STRIP : PXR_LINEAR_COLUMNS};
+    const bool few = rows <= PXR_LINEAR_FEW, is_int8 = job->x.dtype == PXR_I8;
+    const linear_work work = {.kernels = pxr_cpu_kernels(),
+                              .job = job,
+                              .rows = rows,
+                              .columns = columns,
+                              .task_rows = few       ? rows
+                                           : is_int8 ? PXR_LINEAR_INT8_ROWS
+                                                     : PXR_LINEAR_ROWS,
+                              .task_columns = few       ? STRIP
+                                              : is_int8 ? PXR_LINEAR_INT8_COLUMNS
+                                                        : PXR_LINEAR_COLUMNS};
     const int64_t down = (rows + work.task_rows - 1) / work.task_rows;
-    pxr_parallel_tasks(down * ((columns + work.task_columns - 1) / work.task_columns), do_block, &work);
+    pxr_parallel_tasks(down * ((columns + work.task_columns - 1) / work.task_columns), do_block, (void *)&work);
 }
 
 static pxr_any_row any_row(const pxr_tensor *tensor)
@@ -47,15 +55,73 @@ static pxr_any_row any_row(const pxr_tensor *tensor)
     return tensor ? (pxr_any_row){.data = tensor->data, .dtype = tensor->dtype} : (pxr_any_row){0};
 }
 
+/* ---- rows of fewer bits ---------------------------------------------------------------------------------------- */
+
+enum { ROUND_GRAIN = 32 << 10 /* elements that are worth waking a thread for */ };
+
+/* Rows of x as the products read them, with what lies in `block`. */
+typedef struct narrow_rows {
+    const pxr_tensor *x;
+    pxr_dtype weights;
+    char *values;   /* [rows][padded] */
+    int64_t padded; /* elements of a row */
+    pxr_chunks chunks;
+} narrow_rows;
+
+static void narrow(void *context, int64_t begin, int64_t end)
+{
+    const narrow_rows *rows = context;
+    const pxr_kernels *kernels = pxr_cpu_kernels();
+    const int64_t count = rows->x->size[1], padded = rows->padded;
+    for (int64_t row = begin; row < end; row++) {
+        const float *x = (const float *)pxr_tensor_data(rows->x) + row * rows->x->stride[0];
+        if (rows->weights == PXR_BF16)
+            kernels->round_x((uint16_t *)rows->values + row * padded, x, count, padded);
+        else
+            kernels->quantize_x((int8_t *)rows->values + row * padded, &rows->chunks, row, rows->weights, x, count,
+                                padded);
+    }
+}
+
+/* In what the rows of x meet these weights. */
+static pxr_dtype x_type(const pxr_device *device, const pxr_linear_args *args, const pxr_scales *scales)
+{
+    if (device->compute == PXR_COMPUTE_BF16 && args->weight->dtype == PXR_BF16) return PXR_BF16;
+    const bool has_chunks = args->scales && scales->group_shift >= PXR_CHUNK_SHIFT_MIN;
+    return device->compute == PXR_COMPUTE_INT8 && has_chunks ? PXR_I8 : PXR_F32;
+}
+
+/* Gives the job rows of its x's type, in memory that the caller frees. */
+static pxr_status narrow_x(pxr_linear_job *job, const pxr_tensor *x, void **block, pxr_error *error)
+{
+    const bool is_int8 = job->x.dtype == PXR_I8;
+    const int64_t rows = x->size[0], unit = is_int8 ? PXR_CHUNK_BLOCK : PXR_ALIGNMENT / (int64_t)sizeof(uint16_t);
+    narrow_rows narrowed = {.x = x, .weights = job->weight.dtype, .padded = (job->depth + unit - 1) / unit * unit};
+    const int shift = job->scales.group_shift;
+    narrowed.chunks.shift = shift < PXR_CHUNK_SHIFT_MAX ? shift : PXR_CHUNK_SHIFT_MAX;
+    if (is_int8) narrowed.chunks.count = ((job->depth - 1) >> narrowed.chunks.shift) + 1;
+    job->x_stride = narrowed.padded * (int64_t)pxr_dtype_size(job->x.dtype);
+    const size_t row_bytes = (size_t)job->x_stride + (size_t)narrowed.chunks.count * (sizeof(float) + sizeof(int32_t));
+    size_t bytes;
+    if (!pxr_mul_size((size_t)rows, row_bytes, &bytes) || !(*block = pxr_malloc(bytes)))
+        return pxr_fail_memory(error, row_bytes, "linear");
+    narrowed.values = *block;
+    narrowed.chunks.scales = (float *)(void *)(narrowed.values + rows * job->x_stride);
+    narrowed.chunks.corrections = (int32_t *)(void *)(narrowed.chunks.scales + rows * narrowed.chunks.count);
+    pxr_parallel_for(rows, ROUND_GRAIN / narrowed.padded + 1, narrow, &narrowed);
+    job->x.data = narrowed.values;
+    job->chunks = narrowed.chunks;
+    return PXR_OK;
+}
+
 pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)
 {
-    (void)device, (void)error;
-    const pxr_linear_job job = {
+    pxr_linear_job job = {
         .out = pxr_tensor_data(args->out),
-        .x = pxr_tensor_data(args->x),
+        .x = {.data = pxr_tensor_data(args->x), .dtype = PXR_F32},
         .residual = args->residual ? pxr_tensor_data(args->residual) : NULL,
         .out_stride = args->out->stride[0],
-        .x_stride = args->x->stride[0],
+        .x_stride = args->x->stride[0] * (int64_t)sizeof(float),
         .residual_stride = args->residual ? args->residual->stride[0] : 0,
         .weight = any_row(args->weight),
         .bias = any_row(args->bias),
@@ -64,7 +130,14 @@ pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
         .depth = args->x->size[1],
         .activation = args->activation,
     };
+    job.x.dtype = x_type(device, args, &job.scales);
+    void *block = NULL;
+    if (job.x.dtype != PXR_F32 && args->x->size[0] > 0 && job.depth > 0) {
+        const pxr_status status = narrow_x(&job, args->x, &block, error);
+        if (status != PXR_OK) return status;
+    }
     run_linear(&job, args->out->size[0], args->out->size[1]);
+    pxr_free(block);
     return PXR_OK;
 }
 
@@ -148,9 +221,9 @@ static void multiply(const matrix *out, const matrix *a, const matrix *b)
 {
     const pxr_linear_job job = {
         .out = (float *)out->rows_at,
-        .x = a->rows_at,
+        .x = {.data = (const char *)a->rows_at, .dtype = PXR_F32},
         .out_stride = out->stride,
-        .x_stride = a->stride,
+        .x_stride = a->stride * (int64_t)sizeof(float),
         .weight = {.data = (const char *)b->rows_at, .dtype = PXR_F32},
         .weight_stride = b->stride * (int64_t)sizeof(float),
         .depth = a->columns,

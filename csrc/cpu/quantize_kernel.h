@@ -7,25 +7,9 @@
 #define PXR_CPU_QUANTIZE_KERNEL_H
 
 #include "cpu/kernels.h"
-#include "cpu/v16.h"
+#include "cpu/v16_math.h"
 
 enum { GROUP_MAX = 1 << PXR_GROUP_SHIFT_MAX };
-
-/* To the nearest integer, even on ties; |a| < 2^22. Its low byte is that integer's. */
-PXR_INLINE v16 v16_shifted(v16 a)
-{
-    return v16_add(a, v16_set(0x1.8p23f));
-}
-
-PXR_INLINE v16 v16_round(v16 a)
-{
-    return v16_sub(v16_shifted(a), v16_set(0x1.8p23f));
-}
-
-PXR_INLINE v16 v16_clamp(v16 a, float low, float high)
-{
-    return v16_max(v16_set(low), v16_min(v16_set(high), a));
-}
 
 /* A scale as it is kept: finite and float16. */
 static float kept_scale(float scale, uint16_t *bits)
@@ -44,13 +28,8 @@ static float inverse(float scale)
 static void store_integers(int8_t *out, const float *values, int64_t count, float scale, float low, float high)
 {
     const v16 factor = v16_set(inverse(scale));
-    for (int64_t i = 0; i < count; i += LANES) {
-        uint32_t bits[LANES];
-        float shifted[LANES];
-        v16_store(shifted, v16_shifted(v16_clamp(v16_mul(v16_load(values + i), factor), low, high)));
-        memcpy(bits, shifted, sizeof bits);
-        for (int64_t j = 0; j < LANES; j++) out[i + j] = (int8_t)(uint8_t)bits[j];
-    }
+    for (int64_t i = 0; i < count; i += LANES)
+        v16_store_i8(out + i, v16_clamp(v16_mul(v16_load(values + i), factor), low, high));
 }
 
 static float four_bit_scale(const float *values, int64_t count, float extreme, uint16_t *kept)
@@ -107,7 +86,6 @@ static bool quantize(char *out, pxr_dtype dtype, uint16_t *scales, int group_shi
             memcpy(out + begin, integers, (size_t)length);
         } else {
             store_integers(integers, values, length, four_bit_scale(values, length, extreme, scales), -8.0f, 7.0f);
-            if (length % 2 != 0) integers[length] = 0;
             for (int64_t i = 0; i < length; i += 2)
                 out[(begin + i) / 2] = (char)((integers[i] + 8) | (integers[i + 1] + 8) << 4);
         }

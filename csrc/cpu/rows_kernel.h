@@ -67,6 +67,12 @@ static void widen(float *out, pxr_any_row row, int64_t count)
     for (int64_t i = 0; i < count; i += LANES) v16_store_some(out + i, load_any(row, i, count - i), count - i);
 }
 
+static void round_x(uint16_t *out, const float *x, int64_t count, int64_t padded)
+{
+    for (int64_t i = 0; i < padded; i += LANES)
+        v16_store_bf16(out + i, i < count ? v16_load_some(x + i, count - i) : v16_set(0.0f));
+}
+
 static float exp_minus(float *out, const float *x, int64_t count, float largest)
 {
     const v16 shift = v16_set(largest), zero = v16_set(0.0f);

@@ -65,4 +65,54 @@ PXR_INLINE v16 v16_activate(v16 x, pxr_activation activation)
     return x;
 }
 
+/* ---- rounding --------------------------------------------------------------------------------------------------- */
+
+/* To the nearest integer, even on ties; |a| < 2^22. Its low byte is that integer's. */
+PXR_INLINE v16 v16_shifted(v16 a)
+{
+    return v16_add(a, v16_set(0x1.8p23f));
+}
+
+PXR_INLINE v16 v16_round(v16 a)
+{
+    return v16_sub(v16_shifted(a), v16_set(0x1.8p23f));
+}
+
+PXR_INLINE v16 v16_clamp(v16 a, float low, float high)
+{
+    return v16_max(v16_set(low), v16_min(v16_set(high), a));
+}
+
+/* As bfloat16, ties to even. */
+PXR_INLINE void v16_store_bf16(uint16_t *to, v16 a)
+{
+#if defined(__AVX512F__)
+    const __m512i bits = _mm512_castps_si512(a), high = _mm512_srli_epi32(bits, 16);
+    const __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(high, _mm512_set1_epi32(1)));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    const __m512i all = _mm512_mask_or_epi32(rounded, is_nan, high, _mm512_set1_epi32(0x40));
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(all));
+#else
+    float wide[LANES];
+    v16_store(wide, a);
+    for (int i = 0; i < LANES; i++) to[i] = pxr_f32_to_bf16(wide[i]);
+#endif
+}
+
+/* Sixteen numbers of -128 .. 127 to the nearest integers. */
+PXR_INLINE void v16_store_i8(int8_t *to, v16 a)
+{
+    const v16 shifted = v16_shifted(a);
+#if defined(__AVX512F__)
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(_mm512_castps_si512(shifted)));
+#else
+    float wide[LANES];
+    uint32_t bits[LANES];
+    v16_store(wide, shifted);
+    memcpy(bits, wide, sizeof bits);
+    for (int i = 0; i < LANES; i++) to[i] = (int8_t)(uint8_t)bits[i];
+#endif
+}
+
 #endif

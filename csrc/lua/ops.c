@@ -606,8 +606,9 @@ static int devices(lua_State *L)
     return 1;
 }
 
-/*** In what a device computes products and attention: "f32", or "bf16" (operands rounded to bfloat16, or to float16 where
- * the weights are; the sums are float32).
+/*** In what a device computes: "f32"; "bf16" (operands of products and attention rounded to bfloat16, or to float16 where
+ * the weights are; on the CPU operands of products with bfloat16 weights); "int8" (on the CPU, operands of products with
+ * weights of eight or four bits rounded to eight, with a scale for 128 columns at most). The sums are float32.
  * @function compute
  * @tparam string device
  * @tparam[opt] string precision what it shall be from now on
@@ -615,11 +616,12 @@ static int devices(lua_State *L)
  */
 static int compute(lua_State *L)
 {
-    static const char *const names[] = {[PXR_COMPUTE_F32] = "f32", [PXR_COMPUTE_BF16] = "bf16", NULL};
+    static const char *const names[] =
+        {[PXR_COMPUTE_F32] = "f32", [PXR_COMPUTE_BF16] = "bf16", [PXR_COMPUTE_INT8] = "int8", NULL};
     pxr_device *device = pxr_lua_opt_device(L, 1);
     const pxr_compute wanted = (pxr_compute)luaL_checkoption(L, 2, names[device->compute], names);
-    if (device->is_host && wanted != PXR_COMPUTE_F32)
-        return luaL_error(L, "compute: %s computes in f32, not in %s", device->name, names[wanted]);
+    if (!device->is_host && wanted == PXR_COMPUTE_INT8)
+        return luaL_error(L, "compute: %s computes in f32 or bf16, not in %s", device->name, names[wanted]);
     device->compute = wanted;
     lua_pushstring(L, names[wanted]);
     return 1;

@@ -26,7 +26,7 @@ pxr_status pxr_kv_cache_new(pxr_kv_cache **cache, pxr_device *device, pxr_dtype 
     pxr_kv_cache *made = pxr_calloc(1, sizeof *made);
     if (!made) return pxr_fail_memory(error, sizeof *made, "a KV cache");
     *made = (pxr_kv_cache){.device = device,
-                           .dtype = device->compute == PXR_COMPUTE_BF16 ? PXR_BF16 : dtype,
+                           .dtype = device->compute == PXR_COMPUTE_BF16 && !device->is_host ? PXR_BF16 : dtype,
                            .layers = layers,
                            .rows = rows,
                            .kv_heads = kv_heads,

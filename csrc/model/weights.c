@@ -172,7 +172,8 @@ void pxr_linear_weights_release(pxr_linear_weights *layer)
 
 pxr_dtype pxr_operand_type(const pxr_tensor *weight)
 {
-    const bool rounds = weight->dtype == PXR_BF16 && pxr_tensor_device(weight)->compute == PXR_COMPUTE_BF16;
+    const pxr_device *device = pxr_tensor_device(weight); /* the CPU rounds rows itself, where it multiplies them */
+    const bool rounds = weight->dtype == PXR_BF16 && device->compute == PXR_COMPUTE_BF16 && !device->is_host;
     return rounds ? PXR_BF16 : PXR_F32;
 }
 

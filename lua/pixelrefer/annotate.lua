@@ -22,6 +22,8 @@ local whole_file = require "pixelrefer.whole_file"
 
 local annotate = {}
 
+local PRECISIONS = { f32 = "float32", bf16 = "bfloat16", int8 = "int8" }
+
 --- What is asked about a region unless a task says something else, or the dataset has questions.
 annotate.TASK = prompt.DESCRIBE
 
@@ -150,7 +152,7 @@ local function new_job(path, given)
         version = 1,
         dataset = { name = path:match("([^/]+)/*$"), bytes = bytes_of(path) },
         model = fingerprint.model(model, type(given.tokenizer) == "string" and given.tokenizer or nil),
-        device = model.device, precision = model.compute == "bf16" and "bfloat16" or "float32",
+        device = model.device, precision = PRECISIONS[model.compute],
         kv = model.config.kv ~= "float32" and model.config.kv or nil,
         tasks = tasks, where = mark(given.where), each = mark(given.each, true),
         generation = settings, local_crop = given.local_crop, sampling = job.sampling, shard = job.shard,

@@ -28,15 +28,24 @@ local PIPELINES = {
 
 local LOAD_OPTIONS = {
     device = "string", threads = { type = "integer", min = 1, max = 256 }, tokenizer = "string|table|function",
-    compute = { "f32", "bf16" }, weights = "string", kv = { "float32", "float16" },
+    compute = { "f32", "bf16", "int8", "auto" }, weights = "string", kv = { "float32", "float16" },
 }
 
 -- The models that there are.
 local models = setmetatable({}, { __mode = "k" })
 
+-- The precision that a device multiplies a model's matrices in at the highest rate.
+local function fastest(device, config)
+    if device ~= "cpu" then return "bf16" end
+    local isa = core.isa()
+    if config.quantization then return (isa == "avx512_vnni" or isa == "avx512_bf16") and "int8" or "f32" end
+    return isa == "avx512_bf16" and "bf16" or "f32"
+end
+
 -- Gives a device the precision that is asked for; a device has one, which other models may be using.
-local function set_compute(device, wanted)
+local function set_compute(device, wanted, config)
     local current = core.compute(device)
+    if wanted == "auto" then wanted = fastest(device, config) end
     if not wanted or wanted == current then return current end
     core.compute(device, wanted)
     collectgarbage()
@@ -71,11 +80,11 @@ end
 
 --- Loads a checkpoint directory (or a name found in the caches).
 -- @tparam string name
--- @tparam[opt] table given device ("cpu"), threads, compute ("f32" or "bf16": in what the device computes products;
---   the default is the device's), tokenizer (the object tokenizer in place of the one that the weights were trained
---   with: see `object_tokenizer.new`), weights ("int8" or "int4": matrices are quantised while loading, see
---   `quantize`; nil: as they are in the files, mapped), kv ("float32" or "float16": what the past's keys and values are
---   kept in)
+-- @tparam[opt] table given device ("cpu"), threads, compute (in what the device computes products: "f32", "bf16",
+--   "int8", see `core.compute`, or "auto", the fastest; the default is the device's), tokenizer (the object tokenizer
+--   in place of the one that the weights were trained with: see `object_tokenizer.new`), weights ("int8" or "int4":
+--   matrices are quantised while loading, see `quantize`; nil: as they are in the files, mapped), kv ("float32" or
+--   "float16": what the past's keys and values are kept in)
 -- @treturn Model
 function Model.load(name, given)
     given = options.check(given, LOAD_OPTIONS, "load")
@@ -88,8 +97,8 @@ function Model.load(name, given)
     if config.quantization then files.bytes = quantize.bytes(weights, device) end
     config.framework = parts.framework
     config.kv = given.kv or "float32"
-    local compute = set_compute(device, given.compute)
-    if given.kv and compute == "bf16" then
+    local compute = set_compute(device, given.compute, config)
+    if given.kv and compute == "bf16" and device ~= "cpu" then
         error(("load: kv = \"%s\": %s computes in bfloat16 and keeps the past in it"):format(given.kv, device), 0)
     end
     footprint.check(device, config, files.bytes, files.path)

@@ -47,7 +47,8 @@ options:
   --sample --temperature X --top-k N --top-p X --repetition-penalty X --seed N --max-new-tokens N
   --local-crop own|first   Lite: each region its own crop, or the reference's first
   --fps X --max-frames N --start S --end S                     how a video is sampled
-  --threads N --device NAME --compute f32|bf16                 where, and in what products are computed
+  --threads N --device NAME                                    where it is computed
+  --compute f32|bf16|int8|auto                                 in what products are computed (docs/weights.md)
   --weights int8|int4      quantise the matrices while loading: a half or a quarter of the memory
   --kv float16             keep the context in a half of its memory
 annotate:

@@ -1,0 +1,24 @@
+/* The table of an instruction set's kernels, PXR_KERNELS; included by kernels_*.c, each of which is compiled for its
+ * set. */
+#include "cpu/attention_kernel.h"
+#include "cpu/linear_int8_kernel.h"
+#include "cpu/linear_kernel.h"
+#include "cpu/quantize_kernel.h"
+#include "cpu/rows_kernel.h"
+
+const pxr_kernels PXR_KERNELS = {
+    .linear = linear,
+    .linear_int8 = linear_int8,
+    .attention = attention,
+    .layer_norm = layer_norm,
+    .rms_norm = rms_norm,
+    .rope = rope,
+    .silu_mul = silu_mul,
+    .widen = widen,
+    .dequantize = dequantize,
+    .quantize = quantize,
+    .round_x = round_x,
+    .quantize_x = quantize_x,
+    .exp_minus = exp_minus,
+    .distances = distances,
+};

@@ -1,0 +1,459 @@
+/* Products of rows in eight bits with weights of eight or four: the kernel of linear for compute = "int8". Included by
+ * kernels_*.c only.
+ *
+ * The integers of a chunk are multiplied and summed exactly; sums over chunks are in order, each
+ * acc = fma(sum, x's scale * weight's scale, acc): the same bits for any number of rows and on every instruction set.
+ * Without VNNI this is plain C, for comparison: float32 is faster there.
+ */
+#ifndef PXR_CPU_LINEAR_INT8_KERNEL_H
+#define PXR_CPU_LINEAR_INT8_KERNEL_H
+
+#include "cpu/linear_kernel.h"
+
+/* Where rows of int8 are and what goes with them, from one row of them on. */
+typedef struct int8_rows {
+    const char *x;
+    const float *scales;
+    const int32_t *corrections;
+} int8_rows;
+
+PXR_INLINE int8_rows int8_row(const pxr_linear_job *job, int64_t row)
+{
+    return (int8_rows){.x = job->x.data + row * job->x_stride,
+                       .scales = job->chunks.scales + row * job->chunks.count,
+                       .corrections = job->chunks.corrections + row * job->chunks.count};
+}
+
+/* Where the scale of a weight row's chunk is. */
+PXR_INLINE const char *chunk_scale(const pxr_linear_job *job, int64_t column, int64_t chunk)
+{
+    const int64_t group = chunk << job->chunks.shift >> job->scales.group_shift;
+    return job->scales.data + column * job->scales.stride + group * (int64_t)sizeof(uint16_t);
+}
+
+PXR_INLINE float float16_at(const char *from)
+{
+    uint16_t bits;
+    memcpy(&bits, from, sizeof bits);
+#if defined(__AVX2__)
+    return _cvtsh_ss(bits);
+#else
+    return pxr_f16_to_f32(bits);
+#endif
+}
+
+/* ---- rows of x ---------------------------------------------------------------------------------------------------- */
+
+/* A chunk's integers; with weights of four bits those of even columns, then those of odd ones, as bytes of two weights
+ * are split. */
+static void order_chunk(int8_t *out, const int8_t *integers, int64_t length, pxr_dtype weights)
+{
+    const int64_t half = length / 2;
+    for (int64_t i = 0; i < half; i++) {
+        out[i] = weights == PXR_I8 ? integers[i] : integers[2 * i];
+        out[half + i] = weights == PXR_I8 ? integers[half + i] : integers[2 * i + 1];
+    }
+}
+
+/* Integers of one chunk of `length` values; a chunk that is not finite gets a scale that is not a number. */
+static void quantize_chunk(int8_t *integers, float *scale, int32_t *sum, const float *x, int64_t length)
+{
+    v16 largest = v16_set(0.0f), zeros = v16_set(0.0f);
+    for (int64_t i = 0; i < length; i += LANES) {
+        const v16 value = v16_load_some(x + i, length - i);
+        largest = v16_max(largest, v16_abs(value));
+        zeros = v16_fma(value, v16_set(0.0f), zeros);
+    }
+    const bool is_finite = v16_sum(zeros) == 0.0f;
+    *scale = is_finite ? v16_largest(largest) / 127.0f : NAN;
+    const v16 factor = v16_set(is_finite && *scale > 0.0f ? 1.0f / *scale : 0.0f);
+    *sum = 0;
+    for (int64_t i = 0; i < length && is_finite; i += LANES)
+        v16_store_i8(integers + i, v16_clamp(v16_mul(v16_load_some(x + i, length - i), factor), -127.0f, 127.0f));
+    for (int64_t i = 0; i < length; i++) *sum += integers[i];
+}
+
+static void quantize_x(int8_t *out, const pxr_chunks *chunks, int64_t row, pxr_dtype weights, const float *x,
+                       int64_t count, int64_t padded)
+{
+    const int64_t length = (int64_t)1 << chunks->shift;
+    const int32_t offset = weights == PXR_I8 ? 128 : 8;
+    for (int64_t k = 0; k < padded; k += length) {
+        int8_t integers[PXR_CHUNK_BLOCK] = {0};
+        if (k < count) {
+            const int64_t at = row * chunks->count + (k >> chunks->shift);
+            int32_t sum;
+            quantize_chunk(integers, &chunks->scales[at], &sum, x + k, count - k < length ? count - k : length);
+            chunks->corrections[at] = -offset * sum;
+        }
+        order_chunk(out + k, integers, length, weights);
+    }
+}
+
+#if defined(__AVX512VNNI__)
+
+/* ---- few rows --------------------------------------------------------------------------------------------------- */
+
+enum {
+    INT8_ROWS = 4,    /* rows that share the weights that were read */
+    INT8_COLUMNS = 4, /* columns whose sums are finished together */
+    HALF_BLOCK = PXR_CHUNK_BLOCK / 2,
+};
+
+/* 64 bytes of weights, those behind the first `count` zero. */
+PXR_INLINE __m512i load_bytes(const char *from, int64_t count)
+{
+    if (count >= 64) return _mm512_loadu_si512(from);
+    return count > 0 ? _mm512_maskz_loadu_epi8(((__mmask64)1 << count) - 1, from) : _mm512_setzero_si512();
+}
+
+/* Sums of the four lanes of each quarter of four registers: quarter q of the result holds a's, b's, c's and d's. */
+PXR_INLINE __m512i quarter_sums(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+/* Chunk `i` of those that the quarters hold, `quarters` to a chunk. */
+PXR_INLINE __m128i chunk_sums(__m512i sums, const int quarters, const int i)
+{
+    const __m256i half = i * quarters < 2 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
+    if (quarters == 1) return i % 2 == 0 ? _mm256_castsi256_si128(half) : _mm256_extracti128_si256(half, 1);
+    const __m256i both = quarters == 2 ? half : _mm256_add_epi32(half, _mm512_extracti64x4_epi64(sums, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+}
+
+PXR_INLINE __m128 chunk_scales(const pxr_linear_job *job, const int64_t *columns, int64_t chunk)
+{
+    uint16_t bits[INT8_COLUMNS];
+    for (int c = 0; c < INT8_COLUMNS; c++) memcpy(&bits[c], chunk_scale(job, columns[c], chunk), sizeof bits[c]);
+    return _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)bits));
+}
+
+/* What the two registers of a block's weights are multiplied by: bytes 0 .. 63 and 64 .. 127, or, of weights of four bits
+ * in chunks below 128, the chunks' first halves and their second ones. */
+PXR_INLINE void load_x(const char *x, const pxr_dtype dtype, const int shift, __m512i *first, __m512i *second)
+{
+    const __m512i a = _mm512_loadu_si512(x), b = _mm512_loadu_si512(x + HALF_BLOCK);
+    if (dtype == PXR_I8 || shift == PXR_CHUNK_SHIFT_MAX) {
+        *first = a, *second = b;
+    } else if (shift == PXR_CHUNK_SHIFT_MIN) {
+        *first = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13), b);
+        *second = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15), b);
+    } else {
+        *first = _mm512_shuffle_i64x2(a, b, 0x44);
+        *second = _mm512_shuffle_i64x2(a, b, 0xee);
+    }
+}
+
+/* acc[r][c] += the products of the columns from k on that one register of each weight row covers: 128 columns, or 64 of
+ * eight bits in chunks below 128. */
+PXR_INLINE void add_registers(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
+                              const int8_rows *x, const int64_t *columns, int64_t k, __m128 *acc)
+{
+    const int registers = dtype == PXR_I8 && shift == PXR_CHUNK_SHIFT_MAX ? 2 : 1;
+    const int span = dtype == PXR_I8 ? 64 * registers : PXR_CHUNK_BLOCK;
+    const int chunks = span >> shift, quarters = 4 / chunks;
+    __m512i sums[INT8_ROWS][INT8_COLUMNS], x_first[INT8_ROWS], x_second[INT8_ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) load_x(x[r].x + k, dtype, shift, &x_first[r], &x_second[r]);
+#pragma GCC unroll 4
+    for (int c = 0; c < INT8_COLUMNS; c++) {
+        const int64_t begin = dtype == PXR_I8 ? k : k / 2;
+        const int64_t bytes = (dtype == PXR_I8 ? job->depth : (job->depth + 1) / 2) - begin;
+        const char *w = job->weight.data + columns[c] * job->weight_stride + begin;
+        __m512i first = load_bytes(w, bytes), second = _mm512_setzero_si512();
+        __builtin_prefetch(w + INT8_COLUMNS * job->weight_stride, 0, 3);
+        if (registers == 2) __builtin_prefetch(w + INT8_COLUMNS * job->weight_stride + 64, 0, 3);
+        if (dtype == PXR_I8) {
+            first = _mm512_xor_si512(first, _mm512_set1_epi8(-128));
+            if (registers == 2) second = _mm512_xor_si512(load_bytes(w + 64, bytes - 64), _mm512_set1_epi8(-128));
+        } else {
+            second = _mm512_and_si512(_mm512_srli_epi16(first, 4), _mm512_set1_epi8(15));
+            first = _mm512_and_si512(first, _mm512_set1_epi8(15));
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            sums[r][c] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, x_first[r]);
+            if (dtype == PXR_U8 || registers == 2) sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], second, x_second[r]);
+        }
+    }
+    __m512i quarter[INT8_ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) quarter[r] = quarter_sums(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+#pragma GCC unroll 4
+    for (int i = 0; i < chunks; i++) {
+        const int64_t chunk = (k >> shift) + i;
+        if (chunk >= job->chunks.count) return;
+        const __m128 scales = chunk_scales(job, columns, chunk);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            const __m128i sum = _mm_add_epi32(chunk_sums(quarter[r], quarters, i),
+                                              _mm_set1_epi32(x[r].corrections[chunk]));
+            acc[r] = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_mul_ps(scales, _mm_set1_ps(x[r].scales[chunk])), acc[r]);
+        }
+    }
+}
+
+/* sums[r][c] = x[r] . weight row column + c; columns behind `last` repeat it. */
+PXR_INLINE void int8_tile(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
+                          const int8_rows *x, int64_t column, int64_t last, float (*sums)[STRIP])
+{
+    const int64_t span = dtype == PXR_I8 && shift < PXR_CHUNK_SHIFT_MAX ? HALF_BLOCK : PXR_CHUNK_BLOCK;
+    int64_t columns[INT8_COLUMNS];
+    __m128 acc[INT8_ROWS];
+    for (int c = 0; c < INT8_COLUMNS; c++) columns[c] = column + c < last ? column + c : last;
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) acc[r] = _mm_setzero_ps();
+    for (int64_t k = 0; k < job->depth; k += span) add_registers(job, rows, dtype, shift, x, columns, k, acc);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) _mm_storeu_ps(sums[r], acc[r]);
+}
+
+/* `rows` rows from `row` on; those past the part's last repeat it and are thrown away. */
+PXR_INLINE void int8_strip(const pxr_linear_job *job, const pxr_linear_part *part, const int rows,
+                           const pxr_dtype dtype, const int shift, int64_t row, int64_t column, int64_t count)
+{
+    const int64_t left = part->row_end - row, there = left < rows ? left : rows;
+    int8_rows x[INT8_ROWS];
+    float sums[INT8_ROWS][STRIP];
+    for (int r = 0; r < rows; r++) x[r] = int8_row(job, row + (r < there ? r : there - 1));
+    for (int64_t c = 0; c < count; c += INT8_COLUMNS)
+        int8_tile(job, rows, dtype, shift, x, column + c, column + count - 1, (float(*)[STRIP])(sums[0] + c));
+    for (int r = 0; r < there; r++) finish_row(job, row + r, column, sums[r], count);
+}
+
+PXR_TEMPLATE void int8_product_of_few(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype,
+                                      const int shift)
+{
+    const int64_t rows = part->row_end - part->row_begin;
+    for (int64_t column = part->column_begin; column < part->column_end; column += STRIP) {
+        const int64_t left = part->column_end - column, count = left < STRIP ? left : STRIP;
+        if (rows == 1) int8_strip(job, part, 1, dtype, shift, part->row_begin, column, count);
+        for (int64_t row = part->row_begin; rows > 1 && row < part->row_end; row += INT8_ROWS)
+            int8_strip(job, part, INT8_ROWS, dtype, shift, row, column, count);
+    }
+}
+
+/* ---- many rows -------------------------------------------------------------------------------------------------- */
+
+enum {
+    INT8_LANES = 16,                                       /* columns of a register */
+    INT8_REGISTERS = PXR_LINEAR_INT8_COLUMNS / INT8_LANES, /* of columns */
+    INT8_TILE_ROWS = 6,                                    /* rows whose sums are in registers */
+    INT8_DEPTH = 512,                                      /* k that a block holds: 16 KiB of weights */
+    INT8_STEPS = INT8_DEPTH / 4,                           /* of four k, one lane */
+};
+
+/* Weights in the order in which tiles read them, for one step 16 columns of four k; their scales; the sums so far. */
+typedef struct int8_block {
+    __m512i weights[INT8_STEPS][INT8_REGISTERS];
+    float scales[INT8_DEPTH >> PXR_CHUNK_SHIFT_MIN][PXR_LINEAR_INT8_COLUMNS];
+    float sums[PXR_LINEAR_INT8_ROWS][PXR_LINEAR_INT8_COLUMNS];
+} int8_block;
+
+/* Rows of sixteen lanes become columns. */
+PXR_INLINE void transpose(__m512i *rows)
+{
+    __m512i pairs[16], fours[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+        fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* quarter q of fours[4 j + i]: lane 4 q + i of rows 4 j .. 4 j + 3 */
+        const __m512i low = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x88);
+        const __m512i high = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x88);
+        const __m512i low_odd = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xdd);
+        const __m512i high_odd = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xdd);
+        rows[i] = _mm512_shuffle_i32x4(low, high, 0x88);
+        rows[i + 8] = _mm512_shuffle_i32x4(low, high, 0xdd);
+        rows[i + 4] = _mm512_shuffle_i32x4(low_odd, high_odd, 0x88);
+        rows[i + 12] = _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd);
+    }
+}
+
+/* The 64 bytes of sixteen columns at `begin` of their rows, as sixteen steps of eight bits each, or as 32: the low
+ * halves of bytes, and the high ones, chunk by chunk. */
+PXR_INLINE void pack_steps(const pxr_linear_job *job, const pxr_dtype dtype, int64_t column, int64_t count,
+                           int64_t begin, __m512i (*steps)[INT8_REGISTERS])
+{
+    const int64_t bytes = (dtype == PXR_I8 ? job->depth : (job->depth + 1) / 2) - begin;
+    const int half = 1 << job->chunks.shift >> 3; /* steps of a chunk's halves */
+    __m512i rows[INT8_LANES], high[INT8_LANES];
+    for (int64_t c = 0; c < INT8_LANES; c++) {
+        rows[c] = c < count ? load_bytes(job->weight.data + (column + c) * job->weight_stride + begin, bytes)
+                            : _mm512_setzero_si512();
+        if (dtype == PXR_I8) {
+            rows[c] = _mm512_xor_si512(rows[c], _mm512_set1_epi8(-128));
+        } else {
+            high[c] = _mm512_and_si512(_mm512_srli_epi16(rows[c], 4), _mm512_set1_epi8(15));
+            rows[c] = _mm512_and_si512(rows[c], _mm512_set1_epi8(15));
+        }
+    }
+    transpose(rows);
+    if (dtype == PXR_I8) {
+        for (int s = 0; s < INT8_LANES; s++) steps[s][0] = rows[s];
+        return;
+    }
+    transpose(high);
+    for (int s = 0; s < INT8_LANES; s++) {
+        const int at = s + s / half * half;
+        steps[at][0] = rows[s];
+        steps[at + half][0] = high[s];
+    }
+}
+
+/* Columns column .. column + count - 1 from k on; what is missing is zero. */
+PXR_INLINE void pack_block(const pxr_linear_job *job, const pxr_dtype dtype, int64_t column, int64_t count, int64_t k,
+                           int64_t depth, int8_block *block)
+{
+    const int64_t span = dtype == PXR_I8 ? 64 : PXR_CHUNK_BLOCK; /* k that 64 bytes hold */
+    for (int64_t at = 0; at < depth; at += span)
+        for (int64_t v = 0; v < INT8_REGISTERS; v++)
+            pack_steps(job, dtype, column + v * INT8_LANES, count - v * INT8_LANES,
+                       dtype == PXR_I8 ? k + at : (k + at) / 2,
+                       (__m512i(*)[INT8_REGISTERS]) & block->weights[at / 4][v]);
+    const int64_t first = k >> job->chunks.shift;
+    for (int64_t i = 0; i < depth >> job->chunks.shift && first + i < job->chunks.count; i++)
+        for (int64_t c = 0; c < PXR_LINEAR_INT8_COLUMNS; c++)
+            block->scales[i][c] = c < count ? float16_at(chunk_scale(job, column + c, first + i)) : 0.0f;
+}
+
+/* `rows` rows from row `row` on times the block, chunk by chunk. */
+PXR_INLINE void int8_block_tile(const pxr_linear_job *job, const int rows, int64_t row, int64_t k, int64_t depth,
+                                const int8_block *block, float (*sums)[PXR_LINEAR_INT8_COLUMNS])
+{
+    const int shift = job->chunks.shift;
+    const int64_t steps = (int64_t)1 << shift >> 2, stride = job->x_stride;
+    const int64_t first_chunk = k >> shift, chunks = job->chunks.count - first_chunk;
+    const int8_rows rows_of_x = int8_row(job, row);
+    const char *x = rows_of_x.x + k;
+    const __m512i(*weights)[INT8_REGISTERS] = block->weights;
+    __m512 acc[INT8_TILE_ROWS][INT8_REGISTERS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < INT8_REGISTERS; v++) acc[r][v] = _mm512_loadu_ps(sums[r] + v * INT8_LANES);
+    for (int64_t i = 0; i < depth >> shift && i < chunks; i++) {
+        const int32_t *corrections = rows_of_x.corrections + first_chunk + i;
+        const float *x_scales = rows_of_x.scales + first_chunk + i;
+        __m512i sum[INT8_TILE_ROWS][INT8_REGISTERS];
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < INT8_REGISTERS; v++) sum[r][v] = _mm512_set1_epi32(corrections[r * job->chunks.count]);
+        for (int64_t step = 0; step < steps; step++, weights++, x += 4) {
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                int32_t four;
+                memcpy(&four, x + r * stride, sizeof four);
+#pragma GCC unroll 2
+                for (int v = 0; v < INT8_REGISTERS; v++)
+                    sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], (*weights)[v], _mm512_set1_epi32(four));
+            }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < INT8_REGISTERS; v++) {
+                const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(block->scales[i] + v * INT8_LANES),
+                                                   _mm512_set1_ps(x_scales[r * job->chunks.count]));
+                acc[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[r][v]), scale, acc[r][v]);
+            }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < INT8_REGISTERS; v++) _mm512_storeu_ps(sums[r] + v * INT8_LANES, acc[r][v]);
+}
+
+PXR_TEMPLATE void int8_product_of_many(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
+{
+    enum { HALF = INT8_TILE_ROWS / 2 };
+    const int64_t rows = part->row_end - part->row_begin, count = part->column_end - part->column_begin;
+    int8_block block; /* too large to be cleared whole */
+    memset(block.sums, 0, sizeof block.sums);
+    for (int64_t k = 0; k < job->depth; k += INT8_DEPTH) {
+        const int64_t left = (job->depth - k + PXR_CHUNK_BLOCK - 1) / PXR_CHUNK_BLOCK * PXR_CHUNK_BLOCK;
+        const int64_t depth = left < INT8_DEPTH ? left : INT8_DEPTH;
+        pack_block(job, dtype, part->column_begin, count, k, depth, &block);
+        int64_t r = 0;
+        for (; r + INT8_TILE_ROWS <= rows; r += INT8_TILE_ROWS)
+            int8_block_tile(job, INT8_TILE_ROWS, part->row_begin + r, k, depth, &block, &block.sums[r]);
+        for (; r + HALF <= rows; r += HALF)
+            int8_block_tile(job, HALF, part->row_begin + r, k, depth, &block, &block.sums[r]);
+        for (; r < rows; r++) int8_block_tile(job, 1, part->row_begin + r, k, depth, &block, &block.sums[r]);
+    }
+    for (int64_t r = 0; r < rows; r++) finish_row(job, part->row_begin + r, part->column_begin, block.sums[r], count);
+}
+
+PXR_TEMPLATE void int8_linear_of(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
+{
+    if (part->row_end - part->row_begin > PXR_LINEAR_FEW)
+        int8_product_of_many(job, part, dtype);
+    else if (job->chunks.shift == 7)
+        int8_product_of_few(job, part, dtype, 7);
+    else if (job->chunks.shift == 6)
+        int8_product_of_few(job, part, dtype, 6);
+    else
+        int8_product_of_few(job, part, dtype, 5);
+}
+
+#else
+
+/* Element k of a weight row, with its offset. */
+PXR_INLINE int32_t offset_weight(const char *row, const pxr_dtype dtype, int64_t k)
+{
+    if (dtype == PXR_I8) return (int32_t)(signed char)row[k] + 128;
+    return (int32_t)((unsigned char)row[k / 2] >> (k % 2 * 4)) & 15;
+}
+
+PXR_TEMPLATE float int8_dot(const pxr_linear_job *job, const pxr_dtype dtype, int8_rows x, int64_t column)
+{
+    const char *w = job->weight.data + column * job->weight_stride;
+    const int64_t length = (int64_t)1 << job->chunks.shift;
+    float acc = 0.0f;
+    for (int64_t chunk = 0; chunk < job->chunks.count; chunk++) {
+        const int64_t begin = chunk * length, end = begin + length < job->depth ? begin + length : job->depth;
+        int32_t sum = x.corrections[chunk];
+        for (int64_t k = begin; k < end; k++) {
+            const int64_t at = dtype == PXR_I8 ? k : begin + (k - begin) / 2 + k % 2 * (length / 2);
+            sum += offset_weight(w, dtype, k) * (signed char)x.x[at];
+        }
+        acc = fmaf((float)sum, float16_at(chunk_scale(job, column, chunk)) * x.scales[chunk], acc);
+    }
+    return acc;
+}
+
+PXR_TEMPLATE void int8_linear_of(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
+{
+    for (int64_t row = part->row_begin; row < part->row_end; row++)
+        for (int64_t column = part->column_begin; column < part->column_end; column += STRIP) {
+            const int64_t left = part->column_end - column, count = left < STRIP ? left : STRIP;
+            float sums[STRIP];
+            for (int64_t c = 0; c < count; c++) sums[c] = int8_dot(job, dtype, int8_row(job, row), column + c);
+            finish_row(job, row, column, sums, count);
+        }
+}
+
+#endif
+
+static void linear_int8(const pxr_linear_job *job, const pxr_linear_part *part)
+{
+    if (job->weight.dtype == PXR_I8)
+        int8_linear_of(job, part, PXR_I8);
+    else
+        int8_linear_of(job, part, PXR_U8);
+}
+
+#endif

@@ -1,0 +1,74 @@
+/* Sums of products of bfloat16 pairs, which a float32 register holds two to a lane: VDPBF16PS, and the same bits where
+ * there is no such instruction (which takes numbers below 2^-126 for zero). Included by kernels_*.c only. */
+#ifndef PXR_CPU_V16_DOT_H
+#define PXR_CPU_V16_DOT_H
+
+#include "cpu/v16.h"
+
+/* The second and the first of a lane's pair, as float32. */
+#if defined(__AVX512F__)
+
+PXR_INLINE v16_part part_second(v16_part pairs)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), _mm512_set1_epi32(-0x10000)));
+}
+
+PXR_INLINE v16_part part_first(v16_part pairs)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+
+#elif defined(__AVX2__)
+
+PXR_INLINE v16_part part_second(v16_part pairs)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pairs), _mm256_set1_epi32(-0x10000)));
+}
+
+PXR_INLINE v16_part part_first(v16_part pairs)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+}
+
+#else
+
+PXR_INLINE v16_part part_second(v16_part pairs)
+{
+    uint32_t bits[LANES];
+    memcpy(bits, &pairs, sizeof bits);
+    for (int i = 0; i < LANES; i++) bits[i] &= 0xffff0000u;
+    memcpy(&pairs, bits, sizeof bits);
+    return pairs;
+}
+
+PXR_INLINE v16_part part_first(v16_part pairs)
+{
+    uint32_t bits[LANES];
+    memcpy(bits, &pairs, sizeof bits);
+    for (int i = 0; i < LANES; i++) bits[i] <<= 16;
+    memcpy(&pairs, bits, sizeof bits);
+    return pairs;
+}
+
+#endif
+
+/* acc + a's second times b's second, rounded, + a's first times b's first, rounded. */
+PXR_INLINE v16_part part_dot(v16_part acc, v16_part a, v16_part b)
+{
+#if defined(__AVX512BF16__)
+    return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
+#else
+    return part_fma(part_first(a), part_first(b), part_fma(part_second(a), part_second(b), acc));
+#endif
+}
+
+PXR_INLINE v16 v16_dot(v16 acc, v16 a, v16 b)
+{
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    return PXR_V16(part_dot(acc.low, a.low, b.low), part_dot(acc.high, a.high, b.high));
+#else
+    return part_dot(acc, a, b);
+#endif
+}
+
+#endif

@@ -1,0 +1,190 @@
+-- Products in fewer bits on the CPU: compute = "bf16" and "int8".
+local bits = require "support.bits"
+local core = require "pixelrefer.core"
+local pixelrefer = require "pixelrefer"
+local seed = require "support.seed"
+local tensor = require "pixelrefer.tensor"
+
+local function uniform(sizes)
+    return tensor.rand(sizes, { seed = math.random(2 ^ 30) }) * 2 - 1
+end
+
+--- Calls `run` while the CPU computes in `precision`.
+local function computing(precision, run)
+    core.compute("cpu", precision)
+    local ok, result = pcall(run)
+    core.compute("cpu", "f32")
+    if not ok then error(result, 2) end
+    return result
+end
+
+local function relative_error(expected, found)
+    return (expected - found):square():sum() / expected:square():sum()
+end
+
+-- rows, K, N: one row, few, a block and its rests; K with and without a rest behind steps and chunks.
+local SHAPES = { { 1, 64, 5 }, { 1, 600, 70 }, { 3, 272, 9 }, { 16, 1152, 68 }, { 17, 33, 24 }, { 100, 1100, 35 },
+    { 130, 4304, 33 } }
+
+describe("bfloat16 operands on the CPU", function()
+    before_each(function() math.randomseed(seed) end)
+
+    for _, shape in ipairs(SHAPES) do
+        local rows, depth, columns = unpack(shape)
+        local name = ("%d rows times %d x %d have the same bits everywhere, alone or together"):format(rows, columns,
+            depth)
+        it(name, function()
+            local x, weight = uniform { rows, depth }, uniform({ columns, depth }):bfloat16()
+            local bias, rest = uniform { columns }, uniform { rows, columns }
+            computing("bf16", function()
+                local all = bits.everywhere("linear", function()
+                    return core.linear(x, weight, bias, "gelu_tanh", rest)
+                end)
+                for _, row in ipairs { 1, rows } do
+                    local one = core.linear(x:narrow(1, row, 1), weight, bias, "gelu_tanh", rest:narrow(1, row, 1))
+                    bits.same(all:narrow(1, row, 1), one, "row " .. row)
+                end
+                return all
+            end)
+        end)
+    end
+
+    it("are x rounded to bfloat16 times the weights, and other weights stay in float32", function()
+        local x, weight = uniform { 20, 700 }, uniform { 40, 700 }
+        local half = weight:bfloat16()
+        local found = computing("bf16", function() return core.linear(x, half) end)
+        assert.is_true(relative_error(core.linear(x:bfloat16():float(), half), found) < 1e-12)
+        assert.is_true(relative_error(core.linear(x, half), found) > 1e-7)
+        for _, other in ipairs { weight, weight:half() } do
+            local again = computing("bf16", function() return core.linear(x, other) end)
+            bits.same(core.linear(x, other), again, other:dtype())
+        end
+    end)
+
+    it("keep what is not a number, and what is infinite", function()
+        local x, weight = uniform { 18, 64 }, uniform({ 8, 64 }):bfloat16()
+        x[2][5], x[3][7] = 0 / 0, 1 / 0
+        local y = computing("bf16", function() return core.linear(x, weight) end)
+        assert.equal(8, y:narrow(1, 2, 1):ne(y:narrow(1, 2, 1)):sum())
+        assert.equal(8, y:narrow(1, 3, 1):abs():eq(1 / 0):sum())
+        assert.equal(0, y:narrow(1, 4, 15):ne(y:narrow(1, 4, 15)):sum())
+    end)
+end)
+
+describe("operands of eight bits on the CPU", function()
+    before_each(function() math.randomseed(seed) end)
+
+    for _, shape in ipairs(SHAPES) do
+        local rows, depth, columns = unpack(shape)
+        for _, kind in ipairs { { 8, 32 }, { 8, 64 }, { 8, 128 }, { 8, 512 }, { 4, 32 }, { 4, 64 }, { 4, 256 } } do
+            local width, group = unpack(kind)
+            it(("%d rows times %d x %d of %d bits in groups of %d have the same bits everywhere"):format(rows, columns,
+                depth, width, group), function()
+                local x = uniform { rows, depth }
+                local integers, scales = core.quantize(uniform { columns, depth }, width, group)
+                local exact = core.linear(x, integers, nil, nil, nil, scales)
+                local found = computing("int8", function()
+                    local all = bits.everywhere("linear", function()
+                        return core.linear(x, integers, nil, nil, nil, scales)
+                    end)
+                    for _, row in ipairs { 1, rows } do
+                        bits.same(all:narrow(1, row, 1),
+                            core.linear(x:narrow(1, row, 1), integers, nil, nil, nil, scales), "row " .. row)
+                    end
+                    return all
+                end)
+                assert.is_true(relative_error(exact, found) < 1e-4)
+            end)
+        end
+    end
+
+    it("have a scale for each chunk: columns hundreds of times larger spoil only their own", function()
+        local x = uniform { 40, 1536 }
+        x[{ {}, { 200, 202 } }] = x[{ {}, { 200, 202 } }] * 500
+        local weight = uniform { 64, 1536 }
+        weight[{ {}, { 129, 256 } }] = 0 -- the chunk of the large columns counts for nothing
+        local integers, scales = core.quantize(weight, 8, 128)
+        local exact = core.linear(x, integers, nil, nil, nil, scales)
+        local found = computing("int8", function() return core.linear(x, integers, nil, nil, nil, scales) end)
+        assert.is_true(relative_error(exact, found) < 1e-4)
+    end)
+
+    it("are not used for groups of sixteen, nor for weights of floats", function()
+        local x, weight = uniform { 20, 256 }, uniform { 30, 256 }
+        local integers, scales = core.quantize(weight, 8, 16)
+        local function products()
+            return tensor.cat({ core.linear(x, integers, nil, nil, nil, scales), core.linear(x, weight:bfloat16()) }, 2)
+        end
+        bits.same(products(), computing("int8", products), "linear")
+    end)
+
+    it("give no number where a chunk is not finite", function()
+        local x = uniform { 18, 256 }
+        x[2][200] = 1 / 0
+        local integers, scales = core.quantize(uniform { 8, 256 }, 8, 128)
+        local y = computing("int8", function() return core.linear(x, integers, nil, nil, nil, scales) end)
+        assert.equal(8, y:narrow(1, 2, 1):ne(y:narrow(1, 2, 1)):sum())
+        assert.equal(0, y:narrow(1, 3, 16):ne(y:narrow(1, 3, 16)):sum())
+    end)
+end)
+
+describe("a model in fewer bits on the CPU", function()
+    local PATH = "examples/models/shapes-vision-object"
+    local model
+
+    local function load(given)
+        model = nil
+        collectgarbage()
+        model = pixelrefer.load(PATH, given)
+        return model
+    end
+
+    teardown(function()
+        model = nil
+        collectgarbage()
+        core.compute("cpu", "f32")
+    end)
+
+    for _, given in ipairs { { compute = "bf16" }, { compute = "int8", weights = "int8" },
+        { compute = "int8", weights = "int4" } } do
+        it(("answers alike alone and together, on one thread and two: %s %s"):format(given.compute,
+            given.weights or ""), function()
+            load(given)
+            assert.equal(given.compute, model.compute)
+            local image = tensor.rand(112, 140, 3, { seed = seed }):mul_(255):byte()
+            local scene = model:encode(image)
+            local regions = {}
+            for j = 1, 3 do regions[j] = pixelrefer.mask.box(image, 10 * j, 15 * j, 30 + 30 * j, 40 + 20 * j) end
+            local settings = { max_new_tokens = 6, alternatives = 1 }
+            local threads = core.threads()
+            finally(function() core.threads(threads) end)
+            local all = scene:describe(regions, settings)
+            for i, region in ipairs(regions) do
+                core.threads(i % 2 + 1)
+                local alone = scene:describe({ region }, settings)[1]
+                assert.same(alone.ids, all[i].ids)
+                assert.same(alone.logprobs, all[i].logprobs)
+            end
+        end)
+    end
+
+    it("computes in what is fastest where that is asked for", function()
+        local isa = core.isa()
+        finally(function() core.isa(isa) end)
+        local expected = {
+            avx512_vnni = { "f32", "int8" }, avx512_bf16 = { "bf16", "int8" }, -- without and with quantised weights
+        }
+        for _, name in ipairs(core.isas()) do
+            core.isa(name)
+            local floats, integers = unpack(expected[name] or { "f32", "f32" })
+            assert.equal(floats, load({ compute = "auto" }).compute)
+            assert.equal(integers, load({ compute = "auto", weights = "int4" }).compute)
+        end
+    end)
+
+    it("is refused while another that computes otherwise is loaded", function()
+        load { compute = "f32" }
+        assert.error_matches(function() pixelrefer.load(PATH, { compute = "bf16" }) end,
+            "load: cpu computes in f32 for .*shapes%-vision%-object, which is loaded: it cannot compute in bf16 too")
+    end)
+end)
