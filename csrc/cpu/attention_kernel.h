@@ -17,13 +17,14 @@ enum { KEY_BLOCK = 64 };
 typedef struct attention_state {
     const pxr_attention_job *job;
     const pxr_attention_part *part;
-    int64_t block_begin;                     /* first key of the block, from the segment's first */
-    float largest[PXR_ATTENTION_ROWS];       /* of the scores so far */
-    float weight_sum[PXR_ATTENTION_ROWS];    /* of exp(score - largest) so far */
-    float keys[PXR_HEAD_DIM_MAX][KEY_BLOCK]; /* the block's keys, transposed, zeros behind the last visible one */
-    float weights[TILE_ROWS][KEY_BLOCK];     /* scores, then exp(score - largest), of a tile of rows */
-    float decay[TILE_ROWS];                  /* what earlier sums of the tile's rows are multiplied by */
-    int64_t visible[TILE_ROWS];              /* keys of the block that the tile's rows see */
+    int64_t block_begin;                       /* first key of the block, from the segment's first */
+    float largest[PXR_ATTENTION_ROWS];         /* of the scores so far */
+    float weight_sum[PXR_ATTENTION_ROWS];      /* of exp(score - largest) so far */
+    float keys[PXR_HEAD_DIM_MAX][KEY_BLOCK];   /* the block's keys, transposed, zeros behind the last visible one */
+    float values[KEY_BLOCK][PXR_HEAD_DIM_MAX]; /* the block's values; zeros behind a row's head_dim up to 16 */
+    float weights[TILE_ROWS][KEY_BLOCK];       /* scores, then exp(score - largest), of a tile of rows */
+    float decay[TILE_ROWS];                    /* what earlier sums of the tile's rows are multiplied by */
+    int64_t visible[TILE_ROWS];                /* keys of the block that the tile's rows see */
 } attention_state;
 
 static int64_t visible_keys(const pxr_attention_job *job, const pxr_attention_part *part, int64_t row)
@@ -54,16 +55,30 @@ static void transpose_keys(attention_state *state, int64_t count)
     const char *keys = job->k + (state->part->segment.key_begin + state->block_begin) * job->k_stride +
                        state->part->key_head * job->k_head_stride;
     const int64_t size = job->kv_dtype == PXR_F16 ? 2 : 4;
-    for (int64_t j = 0; j < count; j++) {
+    for (int64_t j = 0; j < KEY_BLOCK; j += LANES)
         for (int64_t d = 0; d < job->head_dim; d += LANES) {
-            const int64_t left = job->head_dim - d, lanes = left < LANES ? left : LANES;
-            float key[LANES];
-            v16_store(key, v16_load_some_as(keys + j * job->k_stride + d * size, job->kv_dtype, left));
-            for (int64_t i = 0; i < lanes; i++) state->keys[d + i][j] = key[i];
+            const int64_t left = job->head_dim - d, dims = left < LANES ? left : LANES;
+            v16 rows[LANES];
+            for (int64_t i = 0; i < LANES; i++)
+                rows[i] = j + i < count
+                              ? v16_load_some_as(keys + (j + i) * job->k_stride + d * size, job->kv_dtype, left)
+                              : v16_set(0.0f);
+            v16_transpose(rows);
+            for (int64_t i = 0; i < dims; i++) v16_store(&state->keys[d + i][j], rows[i]);
         }
-    }
-    for (int64_t d = 0; d < job->head_dim; d++)
-        for (int64_t j = count; j < KEY_BLOCK; j++) state->keys[d][j] = 0.0f;
+}
+
+/* Gathers the block's values, which lie far apart, so that all rows' tiles find them in a cache. */
+static void gather_values(attention_state *state, int64_t count)
+{
+    const pxr_attention_job *job = state->job;
+    const char *values = job->v + (state->part->segment.key_begin + state->block_begin) * job->v_stride +
+                         state->part->key_head * job->v_head_stride;
+    const int64_t size = job->kv_dtype == PXR_F16 ? 2 : 4;
+    for (int64_t j = 0; j < count; j++)
+        for (int64_t d = 0; d < job->head_dim; d += LANES)
+            v16_store(&state->values[j][d],
+                      v16_load_some_as(values + j * job->v_stride + d * size, job->kv_dtype, job->head_dim - d));
 }
 
 /* Scores of TILE_ROWS rows from `row` on (those past the part's last repeat it) with the whole block. */
@@ -124,14 +139,12 @@ static void weigh(attention_state *state, int r, int64_t index, int64_t visible)
     state->weight_sum[index] = state->weight_sum[index] * decay[0] + v16_sum(sum);
 }
 
-/* out[r] = out[r] * decay[r] + sum over keys begin .. end-1 of weights[r][key] * v[key], `columns` vectors of it, for
- * rows first .. first + rows - 1 of the tile; the last vector has `count` elements. The first range of a tile decays. */
-PXR_INLINE void add_values(const attention_state *state, const int rows, const int columns, const pxr_dtype dtype,
-                           int first, float **out, const char *values, int64_t begin, int64_t end, int64_t count,
-                           bool decays)
+/* out[r] = out[r] * decay[r] + sum over keys begin .. end-1 of weights[r][key] * v[key], `columns` vectors of it from dim
+ * `d` on, for rows first .. first + rows - 1 of the tile; one vector has `count` elements. The first range of a tile
+ * decays. */
+PXR_INLINE void add_values(const attention_state *state, const int rows, const int columns, int first, float **out,
+                           int64_t d, int64_t begin, int64_t end, int64_t count, bool decays)
 {
-    const int64_t size = dtype == PXR_F16 ? 2 : 4;
-    const int64_t stride = state->job->v_stride;
     const bool fresh = decays && state->block_begin == 0;
     v16 acc[TILE_ROWS][TILE_COLUMNS];
 #pragma GCC unroll 8
@@ -139,16 +152,14 @@ PXR_INLINE void add_values(const attention_state *state, const int rows, const i
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++) {
             const v16 old = fresh         ? v16_set(0.0f)
-                            : columns > 1 ? v16_load(out[r] + c * LANES)
-                                          : v16_load_some(out[r], count);
+                            : columns > 1 ? v16_load(out[r] + d + c * LANES)
+                                          : v16_load_some(out[r] + d, count);
             acc[r][c] = decays ? v16_mul(old, v16_set(state->decay[first + r])) : old;
         }
     for (int64_t j = begin; j < end; j++) {
         v16 value[TILE_COLUMNS];
 #pragma GCC unroll 8
-        for (int c = 0; c < columns; c++)
-            value[c] = columns > 1 ? v16_load_as(values + j * stride + c * LANES * size, dtype)
-                                   : v16_load_some_as(values + j * stride, dtype, count);
+        for (int c = 0; c < columns; c++) value[c] = v16_load(&state->values[j][d + c * LANES]);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const v16 weight = v16_set(state->weights[first + r][j]);
@@ -161,39 +172,22 @@ PXR_INLINE void add_values(const attention_state *state, const int rows, const i
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++) {
             if (columns > 1)
-                v16_store(out[r] + c * LANES, acc[r][c]);
+                v16_store(out[r] + d + c * LANES, acc[r][c]);
             else
-                v16_store_some(out[r], acc[r][c], count);
+                v16_store_some(out[r] + d, acc[r][c], count);
         }
-}
-
-PXR_INLINE void add_values_as(const attention_state *state, const int rows, const pxr_dtype dtype, int first,
-                              int64_t row, int64_t begin, int64_t end, bool decays)
-{
-    const pxr_attention_job *job = state->job;
-    const int64_t size = dtype == PXR_F16 ? 2 : 4;
-    const char *values = job->v + (state->part->segment.key_begin + state->block_begin) * job->v_stride +
-                         state->part->key_head * job->v_head_stride;
-    float *out[TILE_ROWS];
-    for (int r = 0; r < rows; r++) out[r] = out_of(state, row + first + r);
-    int64_t d = 0;
-    for (; d + TILE_COLUMNS * LANES <= job->head_dim; d += TILE_COLUMNS * LANES) {
-        add_values(state, rows, TILE_COLUMNS, dtype, first, out, values + d * size, begin, end, LANES, decays);
-        for (int r = 0; r < rows; r++) out[r] += TILE_COLUMNS * LANES;
-    }
-    for (; d < job->head_dim; d += LANES) {
-        add_values(state, rows, 1, dtype, first, out, values + d * size, begin, end, job->head_dim - d, decays);
-        for (int r = 0; r < rows; r++) out[r] += LANES;
-    }
 }
 
 PXR_INLINE void add_values_of_rows(const attention_state *state, const int rows, int first, int64_t row, int64_t begin,
                                    int64_t end, bool decays)
 {
-    if (state->job->kv_dtype == PXR_F16)
-        add_values_as(state, rows, PXR_F16, first, row, begin, end, decays);
-    else
-        add_values_as(state, rows, PXR_F32, first, row, begin, end, decays);
+    const int64_t head_dim = state->job->head_dim;
+    float *out[TILE_ROWS];
+    for (int r = 0; r < rows; r++) out[r] = out_of(state, row + first + r);
+    int64_t d = 0;
+    for (; d + TILE_COLUMNS * LANES <= head_dim; d += TILE_COLUMNS * LANES)
+        add_values(state, rows, TILE_COLUMNS, first, out, d, begin, end, LANES, decays);
+    for (; d < head_dim; d += LANES) add_values(state, rows, 1, first, out, d, begin, end, head_dim - d, decays);
 }
 
 static void attend_tile(attention_state *state, int64_t row)
@@ -231,6 +225,7 @@ static void attention(const pxr_attention_job *job, const pxr_attention_part *pa
     for (state.block_begin = 0; state.block_begin < keys; state.block_begin += KEY_BLOCK) {
         const int64_t left = keys - state.block_begin;
         transpose_keys(&state, left < KEY_BLOCK ? left : KEY_BLOCK);
+        gather_values(&state, left < KEY_BLOCK ? left : KEY_BLOCK);
         for (int64_t row = part->row_begin; row < part->row_end; row += TILE_ROWS) attend_tile(&state, row);
     }
     for (int64_t row = part->row_begin; row < part->row_end; row++) {

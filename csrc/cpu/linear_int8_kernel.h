@@ -253,35 +253,6 @@ typedef struct int8_block {
     float sums[PXR_LINEAR_INT8_ROWS][PXR_LINEAR_INT8_COLUMNS];
 } int8_block;
 
-/* Rows of sixteen lanes become columns. */
-PXR_INLINE void transpose(__m512i *rows)
-{
-    __m512i pairs[16], fours[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-        fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) { /* quarter q of fours[4 j + i]: lane 4 q + i of rows 4 j .. 4 j + 3 */
-        const __m512i low = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x88);
-        const __m512i high = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x88);
-        const __m512i low_odd = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xdd);
-        const __m512i high_odd = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xdd);
-        rows[i] = _mm512_shuffle_i32x4(low, high, 0x88);
-        rows[i + 8] = _mm512_shuffle_i32x4(low, high, 0xdd);
-        rows[i + 4] = _mm512_shuffle_i32x4(low_odd, high_odd, 0x88);
-        rows[i + 12] = _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd);
-    }
-}
-
 /* The 64 bytes of sixteen columns at `begin` of their rows, as sixteen steps of eight bits each, or as 32: the low
  * halves of bytes, and the high ones, chunk by chunk. */
 PXR_INLINE void pack_steps(const pxr_linear_job *job, const pxr_dtype dtype, int64_t column, int64_t count,
@@ -300,12 +271,12 @@ PXR_INLINE void pack_steps(const pxr_linear_job *job, const pxr_dtype dtype, int
             rows[c] = _mm512_and_si512(rows[c], _mm512_set1_epi8(15));
         }
     }
-    transpose(rows);
+    transpose_bits(rows);
     if (dtype == PXR_I8) {
         for (int s = 0; s < INT8_LANES; s++) steps[s][0] = rows[s];
         return;
     }
-    transpose(high);
+    transpose_bits(high);
     for (int s = 0; s < INT8_LANES; s++) {
         const int at = s + s / half * half;
         steps[at][0] = rows[s];

@@ -251,9 +251,10 @@ PXR_INLINE void v16_store(float *to, v16 a)
 
 PXR_INLINE v16 v16_load_part(const float *from, int64_t count)
 {
-    float padded[LANES] = {0};
-    memcpy(padded, from, (size_t)count * sizeof *from);
-    return v16_load(padded);
+    const __m256i limit = _mm256_set1_epi32((int)count), lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i low = _mm256_cmpgt_epi32(limit, lane);
+    const __m256i high = _mm256_cmpgt_epi32(limit, _mm256_add_epi32(lane, _mm256_set1_epi32(8)));
+    return PXR_V16(_mm256_maskload_ps(from, low), _mm256_maskload_ps(from + 8, high));
 }
 
 PXR_INLINE void v16_store_part(float *to, v16 a, int64_t count)
@@ -641,6 +642,9 @@ PXR_INLINE v16 v16_load_as(const void *from, pxr_dtype dtype)
 /* The first `count` (0 .. 15) elements, zero in the other lanes. */
 PXR_INLINE v16 v16_load_part_as(const void *from, pxr_dtype dtype, int64_t count)
 {
+#if defined(__AVX2__)
+    if (dtype == PXR_F32) return v16_load_part((const float *)from, count); /* of any alignment, too */
+#endif
     char padded[LANES * sizeof(float)] = {0};
     memcpy(padded, from, (size_t)count * (dtype == PXR_F32 ? sizeof(float) : sizeof(uint16_t)));
     return v16_load_as(padded, dtype);

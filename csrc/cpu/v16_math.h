@@ -115,4 +115,97 @@ PXR_INLINE void v16_store_i8(int8_t *to, v16 a)
 #endif
 }
 
+/* ---- transposing ------------------------------------------------------------------------------------------------ */
+
+#if defined(__AVX512F__)
+
+/* Rows of sixteen lanes of 32 bits become columns. */
+PXR_INLINE void transpose_bits(__m512i *rows)
+{
+    __m512i pairs[16], fours[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
+        fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
+        fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* quarter q of fours[4 j + i]: lane 4 q + i of rows 4 j .. 4 j + 3 */
+        const __m512i low = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0x88);
+        const __m512i high = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0x88);
+        const __m512i low_odd = _mm512_shuffle_i32x4(fours[i], fours[i + 4], 0xdd);
+        const __m512i high_odd = _mm512_shuffle_i32x4(fours[i + 8], fours[i + 12], 0xdd);
+        rows[i] = _mm512_shuffle_i32x4(low, high, 0x88);
+        rows[i + 8] = _mm512_shuffle_i32x4(low, high, 0xdd);
+        rows[i + 4] = _mm512_shuffle_i32x4(low_odd, high_odd, 0x88);
+        rows[i + 12] = _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd);
+    }
+}
+
+PXR_INLINE void v16_transpose(v16 *rows)
+{
+    __m512i bits[LANES];
+    for (int i = 0; i < LANES; i++) bits[i] = _mm512_castps_si512(rows[i]);
+    transpose_bits(bits);
+    for (int i = 0; i < LANES; i++) rows[i] = _mm512_castsi512_ps(bits[i]);
+}
+
+#elif defined(__AVX2__)
+
+/* The same of eight rows of eight lanes. */
+PXR_INLINE void v8_transpose(__m256 *rows)
+{
+    __m256 pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+        fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+        fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+        fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        rows[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+        rows[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+    }
+}
+
+/* Rows become columns. */
+PXR_INLINE void v16_transpose(v16 *rows)
+{
+    __m256 corners[2][2][8]; /* upper and lower rows, left and right lanes */
+    for (int i = 0; i < 8; i++) {
+        corners[0][0][i] = rows[i].low, corners[0][1][i] = rows[i].high;
+        corners[1][0][i] = rows[i + 8].low, corners[1][1][i] = rows[i + 8].high;
+    }
+    for (int i = 0; i < 4; i++) v8_transpose(corners[i / 2][i % 2]);
+    for (int i = 0; i < 8; i++) {
+        rows[i] = PXR_V16(corners[0][0][i], corners[1][0][i]);
+        rows[i + 8] = PXR_V16(corners[0][1][i], corners[1][1][i]);
+    }
+}
+
+#else
+
+/* Rows become columns. */
+PXR_INLINE void v16_transpose(v16 *rows)
+{
+    float all[LANES][LANES], column[LANES];
+    for (int i = 0; i < LANES; i++) v16_store(all[i], rows[i]);
+    for (int j = 0; j < LANES; j++) {
+        for (int i = 0; i < LANES; i++) column[i] = all[i][j];
+        rows[j] = v16_load(column);
+    }
+}
+
+#endif
+
 #endif

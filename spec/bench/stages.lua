@@ -1,6 +1,6 @@
 -- One checkpoint of true size, measured in a process of its own (peak memory is the process's): how long it takes to
 -- load, what an answer about two regions of a picture needs in time and memory, and the rates of encoder, prefill and
--- decode alone. Called by spec/bench/true_size.lua; writes its figures as JSON, anew after each part.
+-- decode alone, in float32 and in what is fastest. Called by spec/bench/true_size.lua; writes its figures as JSON, anew after each part.
 --
 --     luajit spec/bench/stages.lua CHECKPOINT OUT.json THREADS REPEATS
 
@@ -136,16 +136,23 @@ local function weight_bytes(folder)
     return all, step_bytes + (head or embedding)
 end
 
---- How long it takes to quantise, and the decoder's rate then.
-local function with_weights(kind)
-    local start = core.tick()
-    local model = pixelrefer.load(path, { threads = threads, weights = kind })
-    local seconds, rate = core.tick() - start, decode_rate(model.decoder, 1)
-    return { weights = kind, load_seconds = seconds, decode_tokens_per_second = rate,
-        decode_bytes_per_second = rate * decoder_bytes(model), bytes = model.bytes }
+-- What is measured: the weights as they are in float32, and what is fastest here with each type of weights.
+local VARIANTS = { { compute = "f32" }, { compute = "auto" }, { compute = "auto", weights = "int8" },
+    { compute = "auto", weights = "int4" } }
+
+--- The rates of a loaded model's parts.
+local function rates_of(model, step_bytes)
+    local decoder = model.decoder
+    local rates = { encoder_cells_per_second = encoder_rate(model), decode_tokens_per_second = decode_rate(decoder, 1),
+        together_tokens_per_second = decode_rate(decoder, TOGETHER), bytes = model.bytes }
+    rates.decode_bytes_per_second = rates.decode_tokens_per_second * (step_bytes or decoder_bytes(model))
+    for _, length in ipairs(PROMPTS) do
+        rates[("prefill_%d_tokens_per_second"):format(length)] = prefill_rate(decoder, length)
+    end
+    return rates
 end
 
-local figures = { checkpoint = path, threads = threads, repeats = repeats }
+local figures = { checkpoint = path, threads = threads, repeats = repeats, together = TOGETHER, isa = core.isa() }
 
 local function keep()
     local file = assert(io.open(out, "w"))
@@ -165,20 +172,18 @@ figures.peak_bytes = memory("VmHWM")
 figures.beyond_weights_bytes = figures.peak_bytes - weights
 keep()
 
-figures.encoder_cells_per_second = encoder_rate(model)
-figures.decode_tokens_per_second = decode_rate(model.decoder, 1)
-figures.together, figures.together_tokens_per_second = TOGETHER, decode_rate(model.decoder, TOGETHER)
-figures.decode_bytes_per_second = figures.decode_tokens_per_second * step_bytes
-keep()
-
-figures.quantised = json.array {}
-for i, kind in ipairs { "int8", "int4" } do
-    figures.quantised[i] = with_weights(kind)
+figures.variants = json.array {}
+for _, variant in ipairs(VARIANTS) do
+    model = nil
     collectgarbage() -- its memory
-    keep()
-end
-
-for _, length in ipairs(PROMPTS) do
-    figures["prefill_" .. length .. "_tokens_per_second"] = prefill_rate(model.decoder, length)
-    keep()
+    local start = core.tick()
+    model = pixelrefer.load(path, { threads = threads, weights = variant.weights, compute = variant.compute })
+    local seconds = core.tick() - start
+    local is_new = variant.compute ~= "auto" or variant.weights or model.compute ~= "f32"
+    if is_new then
+        local rates = rates_of(model, not variant.weights and step_bytes or nil)
+        rates.weights, rates.compute, rates.load_seconds = variant.weights, model.compute, seconds
+        figures.variants[#figures.variants + 1] = rates
+        keep()
+    end
 end
