@@ -48,6 +48,7 @@ local function set_compute(device, wanted, config)
     if wanted == "auto" then wanted = fastest(device, config) end
     if not wanted or wanted == current then return current end
     core.compute(device, wanted)
+    jit.flush() -- compiled traces keep the models that they were recorded with
     collectgarbage()
     for other in pairs(models) do
         if other.device == device then

@@ -1,6 +1,7 @@
 -- One checkpoint of true size, measured in a process of its own (peak memory is the process's): how long it takes to
 -- load, what an answer about two regions of a picture needs in time and memory, and the rates of encoder, prefill and
--- decode alone, in float32 and in what is fastest. Called by spec/bench/true_size.lua; writes its figures as JSON, anew after each part.
+-- decode alone, in float32 and in what is fastest. Called by spec/bench/true_size.lua; writes its figures as JSON, anew
+-- after each part.
 --
 --     luajit spec/bench/stages.lua CHECKPOINT OUT.json THREADS REPEATS
 
@@ -163,27 +164,32 @@ end
 local weights, step_bytes = weight_bytes(path)
 figures.weight_bytes = weights
 
-local begin = core.tick()
-local model = pixelrefer.load(path, { threads = threads })
-figures.load_seconds = core.tick() - begin
+--- The figures of the first answer, in float32.
+local function first_answer()
+    local begin = core.tick()
+    local model = pixelrefer.load(path, { threads = threads })
+    figures.load_seconds = core.tick() - begin
+    figures.ask = ask(model)
+    figures.peak_bytes = memory("VmHWM")
+    figures.beyond_weights_bytes = figures.peak_bytes - weights
+end
 
-figures.ask = ask(model)
-figures.peak_bytes = memory("VmHWM")
-figures.beyond_weights_bytes = figures.peak_bytes - weights
+--- The rates of one variant; nil where the fastest is float32, which is measured already.
+local function variant_rates(variant)
+    local begin = core.tick()
+    local model = pixelrefer.load(path, { threads = threads, weights = variant.weights, compute = variant.compute })
+    local seconds = core.tick() - begin
+    if variant.compute == "auto" and not variant.weights and model.compute == "f32" then return nil end
+    local rates = rates_of(model, not variant.weights and step_bytes or nil)
+    rates.weights, rates.compute, rates.load_seconds = variant.weights, model.compute, seconds
+    return rates
+end
+
+first_answer()
 keep()
-
 figures.variants = json.array {}
 for _, variant in ipairs(VARIANTS) do
-    model = nil
-    collectgarbage() -- its memory
-    local start = core.tick()
-    model = pixelrefer.load(path, { threads = threads, weights = variant.weights, compute = variant.compute })
-    local seconds = core.tick() - start
-    local is_new = variant.compute ~= "auto" or variant.weights or model.compute ~= "f32"
-    if is_new then
-        local rates = rates_of(model, not variant.weights and step_bytes or nil)
-        rates.weights, rates.compute, rates.load_seconds = variant.weights, model.compute, seconds
-        figures.variants[#figures.variants + 1] = rates
-        keep()
-    end
+    collectgarbage() -- the last model's memory
+    figures.variants[#figures.variants + 1] = variant_rates(variant)
+    keep()
 end

@@ -1,7 +1,7 @@
 -- make bench: both frameworks at the size of PixelRefer-2B (27-layer encoder, Qwen2.5-1.5B decoder, bfloat16, random
 -- weights), as ratios: load time and memory beyond the weights against their bounds; encoder, prefill and decode in
--- float32 and in what is fastest here against PyTorch on the same cores (float32 against its float32, others against its
--- faster type), decode against the memory bandwidth measured in the same run too.
+-- float32 and in what is fastest here against PyTorch on the same cores (float32 against its float32, others against
+-- its faster type), decode against the memory bandwidth measured in the same run too.
 --
 --     luajit spec/bench/true_size.lua [--threads N] [--repeats N] [--kept] [--write-docs]
 --
