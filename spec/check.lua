@@ -70,11 +70,12 @@ local function preloaded(runtimes, settings, ...)
     return ("export %s; %s"):format(settings, table.concat(commands, " && "))
 end
 
---- Runs commands with ThreadSanitizer's runtime in every luajit and in nothing else, since the shell breaks with it: the
--- first luajit in PATH is one that has it and does not pass it on.
+--- Runs commands with ThreadSanitizer's runtime in every luajit and in nothing else, since the shell breaks with it:
+-- the first luajit in PATH is one that has it and does not pass it on.
 local function thread_sanitized(settings, ...)
-    local folder, words = "build/tsan/bin", [[exec env LD_PRELOAD=%s %s -e 'dofile "%s/spec/support/childless.lua"' "$@"]]
-    words = words:format(output_of("gcc -print-file-name=libtsan.so"), output_of("command -v luajit"), output_of("pwd"))
+    local folder = "build/tsan/bin"
+    local words = ([[exec env LD_PRELOAD=%s %s -e 'dofile "%s/spec/support/childless.lua"' "$@"]]):format(
+        output_of("gcc -print-file-name=libtsan.so"), output_of("command -v luajit"), output_of("pwd"))
     local lines = {
         ("mkdir -p %s && cat >%s/luajit <<'END'\n#!/bin/sh\n%s\nEND"):format(folder, folder, words),
         ('chmod +x %s/luajit && export PATH="$PWD/%s:$PATH" %s'):format(folder, folder, settings),
