@@ -147,6 +147,31 @@ PXR_INLINE void load_x(const char *x, const pxr_dtype dtype, const int shift, __
     }
 }
 
+/* acc[r] += the sums of four chunks of one group each, a quarter for each chunk, times their scales. */
+PXR_INLINE void add_four_chunks(const pxr_linear_job *job, const int rows, const int8_rows *x, const int64_t *columns,
+                                int64_t chunk, const __m512i *sums, __m128 *acc)
+{
+    const __m512i quarters = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    __m128i four[INT8_COLUMNS];
+#pragma GCC unroll 4
+    for (int c = 0; c < INT8_COLUMNS; c++)
+        four[c] = _mm_loadl_epi64((const __m128i *)chunk_scale(job, columns[c], chunk));
+    const __m128i ab = _mm_unpacklo_epi16(four[0], four[1]), cd = _mm_unpacklo_epi16(four[2], four[3]);
+    const __m512 scales = _mm512_cvtph_ps(_mm256_set_m128i(_mm_unpackhi_epi32(ab, cd), _mm_unpacklo_epi32(ab, cd)));
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        const __m128i corrections = _mm_loadu_si128((const __m128i *)(x[r].corrections + chunk));
+        const __m512i all = _mm512_permutexvar_epi32(quarters, _mm512_castsi128_si512(corrections));
+        const __m512 x_scales = _mm512_castps128_ps512(_mm_loadu_ps(x[r].scales + chunk));
+        const __m512 factors = _mm512_mul_ps(scales, _mm512_permutexvar_ps(quarters, x_scales));
+        const __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[r], all));
+        acc[r] = _mm_fmadd_ps(_mm512_castps512_ps128(sum), _mm512_castps512_ps128(factors), acc[r]);
+        acc[r] = _mm_fmadd_ps(_mm512_extractf32x4_ps(sum, 1), _mm512_extractf32x4_ps(factors, 1), acc[r]);
+        acc[r] = _mm_fmadd_ps(_mm512_extractf32x4_ps(sum, 2), _mm512_extractf32x4_ps(factors, 2), acc[r]);
+        acc[r] = _mm_fmadd_ps(_mm512_extractf32x4_ps(sum, 3), _mm512_extractf32x4_ps(factors, 3), acc[r]);
+    }
+}
+
 /* acc[r][c] += the products of the columns from k on that one register of each weight row covers: 128 columns, or 64 of
  * eight bits in chunks below 128. */
 PXR_INLINE void add_registers(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
@@ -182,6 +207,10 @@ PXR_INLINE void add_registers(const pxr_linear_job *job, const int rows, const p
     __m512i quarter[INT8_ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) quarter[r] = quarter_sums(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+    if (chunks == 4 && (k >> shift) + chunks <= job->chunks.count) {
+        add_four_chunks(job, rows, x, columns, k >> shift, quarter, acc);
+        return;
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < chunks; i++) {
         const int64_t chunk = (k >> shift) + i;
