@@ -1,7 +1,7 @@
 -- How often models answer right about the shapes world: fresh scenes, the library's own pipelines, accuracy per kind.
 --
 --     pixelrefer run examples/shapes/accuracy.lua MODEL... [--seed N] [--pictures N] [--clips N] [--first N]
---                    [--answers FILE] [--no-context]
+--                    [--weights int8|int4] [--compute f32|bf16|int8|auto] [--answers FILE] [--no-context]
 --
 -- Beside the kinds of questions: "small", those about one object's looks when it is a small one; "swap", pairs of one
 -- question about two objects that differ in what is asked, right when both answers are. --answers writes each answer as
@@ -18,8 +18,9 @@ local world = require "shapes.world"
 
 local LOOKS = { describe = true, colour = true, shape = true, size = true, filling = true }
 local NUMBERS = { seed = 1, pictures = 660, clips = 500, first = 1 }
+local WORDS = { answers = true, weights = true, compute = true }
 local USAGE = "usage: pixelrefer run examples/shapes/accuracy.lua MODEL... [--seed N] [--pictures N] [--clips N] "
-    .. "[--first N] [--answers FILE] [--no-context]"
+    .. "[--first N] [--weights KIND] [--compute PRECISION] [--answers FILE] [--no-context]"
 
 local function read_arguments(words)
     local given, models, at = { context = true }, {}, 1
@@ -28,8 +29,8 @@ local function read_arguments(words)
         local option, value = words[at]:match("^%-%-(.+)$"), words[at + 1]
         if option == "no-context" then
             given.context = false
-        elseif option == "answers" then
-            given.answers, at = value or error(USAGE, 0), at + 1
+        elseif WORDS[option] then
+            given[option], at = value or error(USAGE, 0), at + 1
         elseif option then
             local number = NUMBERS[option] and tonumber(value)
             if not number or number % 1 ~= 0 or number < 0 then error(USAGE, 0) end
@@ -97,7 +98,7 @@ local function judge_scene(model, scene, index, counts, file)
 end
 
 local function judge(path, given, file)
-    local model, counts = pixelrefer.load(path), {}
+    local model, counts = pixelrefer.load(path, { weights = given.weights, compute = given.compute }), {}
     if not given.context and model.framework == "object_only" then
         model.infusion = { forward = function(_, _, tokens) return tokens end }
     end
