@@ -36,18 +36,18 @@ static void run_linear(const pxr_linear_job *job, int64_t rows, int64_t columns)
 {
     if (rows == 0 || columns == 0) return;
     const bool few = rows <= PXR_LINEAR_FEW, is_int8 = job->x.dtype == PXR_I8;
-    const linear_work work = {.kernels = pxr_cpu_kernels(),
-                              .job = job,
-                              .rows = rows,
-                              .columns = columns,
-                              .task_rows = few       ? rows
-                                           : is_int8 ? PXR_LINEAR_INT8_ROWS
-                                                     : PXR_LINEAR_ROWS,
-                              .task_columns = few       ? STRIP
-                                              : is_int8 ? PXR_LINEAR_INT8_COLUMNS
-                                                        : PXR_LINEAR_COLUMNS};
+    linear_work work = {.kernels = pxr_cpu_kernels(),
+                        .job = job,
+                        .rows = rows,
+                        .columns = columns,
+                        .task_rows = few       ? rows
+                                     : is_int8 ? PXR_LINEAR_INT8_ROWS
+                                               : PXR_LINEAR_ROWS,
+                        .task_columns = few       ? STRIP
+                                        : is_int8 ? PXR_LINEAR_INT8_COLUMNS
+                                                  : PXR_LINEAR_COLUMNS};
     const int64_t down = (rows + work.task_rows - 1) / work.task_rows;
-    pxr_parallel_tasks(down * ((columns + work.task_columns - 1) / work.task_columns), do_block, (void *)&work);
+    pxr_parallel_tasks(down * ((columns + work.task_columns - 1) / work.task_columns), do_block, &work);
 }
 
 static pxr_any_row any_row(const pxr_tensor *tensor)
@@ -130,9 +130,9 @@ pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
         .depth = args->x->size[1],
         .activation = args->activation,
     };
-    job.x.dtype = x_type(device, args, &job.scales);
     void *block = NULL;
-    if (job.x.dtype != PXR_F32 && args->x->size[0] > 0 && job.depth > 0) {
+    if (args->x->size[0] > 0 && job.depth > 0) job.x.dtype = x_type(device, args, &job.scales);
+    if (job.x.dtype != PXR_F32) {
         const pxr_status status = narrow_x(&job, args->x, &block, error);
         if (status != PXR_OK) return status;
     }

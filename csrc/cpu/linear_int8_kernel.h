@@ -55,7 +55,8 @@ static void order_chunk(int8_t *out, const int8_t *integers, int64_t length, pxr
     }
 }
 
-/* Integers of one chunk of `length` values; a chunk that is not finite gets a scale that is not a number. */
+/* Integers of one chunk of `length` values, all zero where their inverse scale would not be finite; a chunk that is not
+ * finite itself gets a scale that is not a number. */
 static void quantize_chunk(int8_t *integers, float *scale, int32_t *sum, const float *x, int64_t length)
 {
     v16 largest = v16_set(0.0f), zeros = v16_set(0.0f);
@@ -65,7 +66,8 @@ static void quantize_chunk(int8_t *integers, float *scale, int32_t *sum, const f
         zeros = v16_fma(value, v16_set(0.0f), zeros);
     }
     const bool is_finite = v16_sum(zeros) == 0.0f;
-    *scale = is_finite ? v16_largest(largest) / 127.0f : NAN;
+    const float exact = v16_largest(largest) / 127.0f;
+    *scale = !is_finite ? NAN : exact > 0x1p-120f ? exact : 0.0f;
     const v16 factor = v16_set(is_finite && *scale > 0.0f ? 1.0f / *scale : 0.0f);
     *sum = 0;
     for (int64_t i = 0; i < length && is_finite; i += LANES)

@@ -118,6 +118,20 @@ describe("operands of eight bits on the CPU", function()
         bits.same(products(), computing("int8", products), "linear")
     end)
 
+    it("are zero where values are all but zero, and where there are none", function()
+        local integers, scales = core.quantize(uniform { 8, 256 }, 8, 128)
+        local tiny = uniform { 18, 256 } * 1e-38
+        tiny[1] = 0
+        computing("int8", function()
+            assert.equal(0, core.linear(tiny, integers, nil, nil, nil, scales):abs():max())
+            return assert.equal(0, core.linear(tensor.zeros(0, 256), integers, nil, nil, nil, scales):nElement())
+        end)
+        computing("bf16", function()
+            local none = core.linear(tensor.zeros(3, 0), tensor.zeros(4, 0):bfloat16())
+            return assert.equal(0, none:abs():max())
+        end)
+    end)
+
     it("give no number where a chunk is not finite", function()
         local x = uniform { 18, 256 }
         x[2][200] = 1 / 0
