@@ -62,6 +62,9 @@ describe("the prompt in a terminal", function()
     end)
 
     it("stops an endless loop at Ctrl-C and goes on", function()
+        if package.loaded["support.childless"] then
+            return pending("ThreadSanitizer keeps signals back from a loop that calls nothing")
+        end
         local prompt = open()
         prompt:enter("print('be' .. 'gun') while true do end")
         prompt:line("begun")

@@ -14,7 +14,7 @@ local function measure(words)
     return shares
 end
 
-describe("the small models #slow", function()
+describe("the small models #slow #quality", function()
     it("name colour, filling, size and shape of a region, and compare two", function()
         local shares = measure("shapes-vision-object shapes-object-only --seed 11 --pictures 25 --clips 5")
         local least_shares = { colour = 95, filling = 95, size = 90, shape = 90, describe = 85, larger = 90, left = 80,
