@@ -38,6 +38,7 @@ local peak, reading = fma_peak() * threads, bandwidth.measure(threads, 2 ^ 30, 5
 print(("%d threads, %s; multiply-add peak %.0f GFLOP/s, reads %.1f GB/s"):format(threads, core.isa(), peak / 1e9,
     reading / 1e9))
 
+--- The peak is that of float32.
 local function report(name, elapsed, operations, bytes)
     local rate, limit, unit = operations, peak, "GFLOP/s"
     if bytes then rate, limit, unit = bytes, reading, "GB/s" end
@@ -52,27 +53,52 @@ local function random(sizes, dtype)
     return dtype and x:to(dtype) or x
 end
 
+-- Types of weights, and in what they are multiplied.
+local KINDS = { { "float32", "f32" }, { "bfloat16", "f32" }, { "bfloat16", "bf16" }, { "int8", "f32", 8, 128 },
+    { "int8", "int8", 8, 128 }, { "int4", "f32", 4, 32 }, { "int4", "int8", 4, 32 } }
+
+--- {weight, scales} [N,K] of a kind, and their bytes.
+local function weights_of(kind, N, K)
+    local name, _, bits, group = unpack(kind)
+    if not bits then return { random({ N, K }, name) }, N * K * (name == "float32" and 4 or 2) end
+    local plain = random { N, K }
+    local integers, scales = core.quantize(plain, bits, group)
+    plain:free()
+    return { integers, scales }, N * K * bits / 8 + 2 * scales:nElement()
+end
+
+--- Seconds of a row block times each of the weights.
+local function products(kind, x, weights)
+    core.compute("cpu", kind[2])
+    local elapsed = fastest(function()
+        for _, weight in ipairs(weights) do core.linear(x, weight[1], nil, nil, nil, weight[2]):free() end
+    end, 1)
+    core.compute("cpu", "f32")
+    for _, weight in ipairs(weights) do
+        weight[1]:free()
+        if weight[2] then weight[2]:free() end
+    end
+    return elapsed
+end
+
 for _, shape in ipairs { { 1000, 4304, 1152 }, { 1000, 1152, 4304 }, { 2048, 8960, 1536 }, { 2048, 1536, 8960 } } do
     local n, N, K = unpack(shape)
-    for _, dtype in ipairs { "bfloat16", "float32" } do
-        local x, w = random { n, K }, random({ N, K }, dtype)
-        report(("linear %dx%dx%d %s"):format(n, N, K, dtype), fastest(function() core.linear(x, w):free() end, 1),
-            2 * n * N * K)
-        x:free()
-        w:free()
+    for _, kind in ipairs(KINDS) do
+        report(("linear %dx%dx%d, %s in %s"):format(n, N, K, kind[1], kind[2]),
+            products(kind, random { n, K }, { (weights_of(kind, N, K)) }), 2 * n * N * K)
     end
 end
 
 -- One row: as many equal weights as do not fit the caches, in turn, as the layers of a decoder follow each other.
 for _, shape in ipairs { { 151936, 1536 }, { 8960, 1536 }, { 1536, 8960 }, { 2048, 1536 } } do
     local N, K = unpack(shape)
-    local copies, x, weights = math.max(1, math.ceil(2 ^ 28 / (N * K * 2))), random { 1, K }, {}
-    for i = 1, copies do weights[i] = random({ N, K }, "bfloat16") end
-    local elapsed = fastest(function()
-        for i = 1, copies do core.linear(x, weights[i]):free() end
-    end, 1)
-    report(("linear 1x%dx%d bfloat16"):format(N, K), elapsed / copies, nil, N * K * 2)
-    for i = 1, copies do weights[i]:free() end
+    for _, kind in ipairs(KINDS) do
+        local weights, bytes = {}, 0
+        while bytes * #weights < 2 ^ 28 do weights[#weights + 1], bytes = weights_of(kind, N, K) end
+        local copies = #weights
+        report(("linear 1x%dx%d, %s in %s"):format(N, K, kind[1], kind[2]),
+            products(kind, random { 1, K }, weights) / copies, nil, bytes)
+    end
 end
 
 for _, shape in ipairs { { 1000, 16, 16, 72 }, { 2500, 16, 16, 72 }, { 2048, 12, 2, 128, true } } do
