@@ -172,6 +172,7 @@ local function first_answer()
     figures.ask = ask(model)
     figures.peak_bytes = memory("VmHWM")
     figures.beyond_weights_bytes = figures.peak_bytes - weights
+    return model.framework
 end
 
 --- The rates of one variant; nil where the fastest is float32, which is measured already.
@@ -185,10 +186,10 @@ local function variant_rates(variant)
     return rates
 end
 
-first_answer()
+local framework = first_answer()
 keep()
 figures.variants = json.array {}
-for _, variant in ipairs(VARIANTS) do
+for _, variant in ipairs(framework == "vision_object" and VARIANTS or {}) do -- Object-Only has the same networks
     collectgarbage() -- the last model's memory
     figures.variants[#figures.variants + 1] = variant_rates(variant)
     keep()
