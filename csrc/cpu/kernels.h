@@ -49,8 +49,8 @@ typedef struct pxr_linear_job {
 } pxr_linear_job;
 
 /* Up to PXR_LINEAR_FEW rows read the weights as they lie; more are cut into parts of so many rows and columns. */
-enum { PXR_LINEAR_FEW = 16, PXR_LINEAR_ROWS = 96, PXR_LINEAR_COLUMNS = 24 };
-enum { PXR_LINEAR_INT8_ROWS = 192, PXR_LINEAR_INT8_COLUMNS = 32 }; /* the same for rows of int8 */
+enum { PXR_LINEAR_FEW = 16, PXR_LINEAR_ROWS = 192, PXR_LINEAR_COLUMNS = 24 };
+enum { PXR_LINEAR_INT8_COLUMNS = 32 }; /* where rows are int8 */
 
 /* Rows row_begin .. row_end-1 and columns column_begin .. column_end-1 of `out`: any number of columns for at most
  * PXR_LINEAR_FEW rows, else at most PXR_LINEAR_ROWS and PXR_LINEAR_COLUMNS. */

@@ -40,9 +40,7 @@ static void run_linear(const pxr_linear_job *job, int64_t rows, int64_t columns)
                         .job = job,
                         .rows = rows,
                         .columns = columns,
-                        .task_rows = few       ? rows
-                                     : is_int8 ? PXR_LINEAR_INT8_ROWS
-                                               : PXR_LINEAR_ROWS,
+                        .task_rows = few ? rows : PXR_LINEAR_ROWS,
                         .task_columns = few       ? STRIP
                                         : is_int8 ? PXR_LINEAR_INT8_COLUMNS
                                                   : PXR_LINEAR_COLUMNS};

@@ -304,6 +304,7 @@ PXR_TEMPLATE void widen_block(const pxr_linear_job *job, const pxr_dtype dtype, 
             if (c < count) {
                 const v16 scale = scale_at(job, dtype, column + c, at);
                 const char *from = w + weight_bytes(dtype, at);
+                fetch(from + job->weight_stride, 1); /* the next row's: too few bytes for the processor to foresee */
                 wide = left >= step_length(x_type) ? load_step(from, dtype, x_type, scale)
                                                    : load_last_step(from, dtype, x_type, scale, left);
             }
