@@ -134,12 +134,16 @@ PXR_INLINE __m128 chunk_scales(const pxr_linear_job *job, const int64_t *columns
 }
 
 /* What the two registers of a block's weights are multiplied by: bytes 0 .. 63 and 64 .. 127, or, of weights of four bits
- * in chunks below 128, the chunks' first halves and their second ones. */
+ * in chunks below 128, the chunks' first halves and their second ones. Weights of eight bits in chunks below 128 go by
+ * one register. */
 PXR_INLINE void load_x(const char *x, const pxr_dtype dtype, const int shift, __m512i *first, __m512i *second)
 {
-    const __m512i a = _mm512_loadu_si512(x), b = _mm512_loadu_si512(x + HALF_BLOCK);
-    if (dtype == PXR_I8 || shift == PXR_CHUNK_SHIFT_MAX) {
-        *first = a, *second = b;
+    const __m512i a = _mm512_loadu_si512(x);
+    *first = *second = a;
+    if (dtype == PXR_I8 && shift < PXR_CHUNK_SHIFT_MAX) return; /* behind it the row may end */
+    const __m512i b = _mm512_loadu_si512(x + HALF_BLOCK);
+    if (shift == PXR_CHUNK_SHIFT_MAX) {
+        *second = b;
     } else if (shift == PXR_CHUNK_SHIFT_MIN) {
         *first = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13), b);
         *second = _mm512_permutex2var_epi64(a, _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15), b);
@@ -191,8 +195,7 @@ PXR_INLINE void add_registers(const pxr_linear_job *job, const int rows, const p
         const int64_t bytes = (dtype == PXR_I8 ? job->depth : (job->depth + 1) / 2) - begin;
         const char *w = job->weight.data + columns[c] * job->weight_stride + begin;
         __m512i first = load_bytes(w, bytes), second = _mm512_setzero_si512();
-        __builtin_prefetch(w + INT8_COLUMNS * job->weight_stride, 0, 3);
-        if (registers == 2) __builtin_prefetch(w + INT8_COLUMNS * job->weight_stride + 64, 0, 3);
+        fetch(w + INT8_COLUMNS * job->weight_stride, (int64_t)registers * CACHE_LINE);
         if (dtype == PXR_I8) {
             first = _mm512_xor_si512(first, _mm512_set1_epi8(-128));
             if (registers == 2) second = _mm512_xor_si512(load_bytes(w + 64, bytes - 64), _mm512_set1_epi8(-128));
