@@ -18,7 +18,8 @@ typedef enum pxr_compute {
     PXR_COMPUTE_F32 = 0, /* float32 operands */
     PXR_COMPUTE_BF16,    /* operands rounded to bfloat16 (float16 where the weights are): for tensor cores; on the CPU
                             where the weights are bfloat16 */
-    PXR_COMPUTE_INT8     /* operands rounded to eight bits where weights have eight or four: on the CPU alone */
+    PXR_COMPUTE_INT8     /* operands rounded to eight bits where weights have eight or four, those of attention to
+                            bfloat16: on the CPU alone */
 } pxr_compute;
 
 /* One opened device. Lives as long as the process; made by ops/device.c, filled by the backend. */

@@ -42,7 +42,7 @@ static void do_range(void *context, int64_t task)
 
 pxr_status pxr_cpu_attention(pxr_device *device, const pxr_attention_args *args, pxr_error *error)
 {
-    (void)device, (void)error;
+    (void)error;
     const pxr_tensor *k = args->k, *v = args->v;
     const int dim = k->rank - 3; /* of the keys */
     const int64_t size = (int64_t)pxr_dtype_size(k->dtype);
@@ -65,7 +65,8 @@ pxr_status pxr_cpu_attention(pxr_device *device, const pxr_attention_args *args,
                 .head_dim = args->q->size[2],
                 .group = args->q->size[1] / k->size[dim + 1],
                 .scale = args->scale,
-                .causal = args->causal},
+                .causal = args->causal,
+                .narrow = device->compute != PXR_COMPUTE_F32},
         .key_heads = k->size[dim + 1],
     };
     int64_t tasks = 0;

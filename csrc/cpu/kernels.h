@@ -68,6 +68,7 @@ typedef struct pxr_attention_job {
     int64_t head_dim, group;                                  /* group: query heads that share a key head */
     float scale;
     bool causal;
+    bool narrow; /* operands of products are rounded to bfloat16 */
 } pxr_attention_job;
 
 /* One key head of one segment, and a range of its query rows. Query row i is query i / group of the segment under its

@@ -3,7 +3,7 @@
 #ifndef PXR_CPU_V16_DOT_H
 #define PXR_CPU_V16_DOT_H
 
-#include "cpu/v16.h"
+#include "cpu/v16_math.h"
 
 /* The second and the first of a lane's pair, as float32. */
 #if defined(__AVX512F__)
@@ -70,5 +70,32 @@ PXR_INLINE v16 v16_dot(v16 acc, v16 a, v16 b)
     return part_dot(acc, a, b);
 #endif
 }
+
+/* ---- pairs of vectors ------------------------------------------------------------------------------------------- */
+
+#if defined(__AVX512BF16__)
+
+enum { PAIR_VECTORS = 1 };
+
+/* Rounds two vectors to bfloat16, for v16_dot. */
+PXR_INLINE void v16_store_pair(float *to, int64_t apart, v16 first, v16 second)
+{
+    (void)apart;
+    const __m512i low = _mm512_srli_epi32(_mm512_castps_si512(v16_round_bf16(first)), 16);
+    _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_castps_si512(v16_round_bf16(second))));
+}
+
+#else
+
+enum { PAIR_VECTORS = 2 };
+
+/* Rounds two vectors to bfloat16, for v16_fma: that of the second, and `apart` floats behind it that of the first. */
+PXR_INLINE void v16_store_pair(float *to, int64_t apart, v16 first, v16 second)
+{
+    v16_store(to, v16_round_bf16(second));
+    v16_store(to + apart, v16_round_bf16(first));
+}
+
+#endif
 
 #endif

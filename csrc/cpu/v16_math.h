@@ -83,16 +83,50 @@ PXR_INLINE v16 v16_clamp(v16 a, float low, float high)
     return v16_max(v16_set(low), v16_min(v16_set(high), a));
 }
 
-/* As bfloat16, ties to even. */
+/* To what bfloat16 has, ties to even; NaN stays NaN. */
+#if defined(__AVX512F__)
+
+PXR_INLINE v16 v16_round_bf16(v16 a)
+{
+    const __m512i bits = _mm512_castps_si512(a), high = _mm512_srli_epi32(bits, 16);
+    const __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(high, _mm512_set1_epi32(1)));
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    const __m512i rounded = _mm512_mask_mov_epi32(_mm512_add_epi32(bits, half), is_nan, quiet);
+    return _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(-0x10000)));
+}
+
+#elif defined(__AVX2__)
+
+PXR_INLINE __m256 v8_round_bf16(__m256 a)
+{
+    const __m256i bits = _mm256_castps_si256(a), high = _mm256_srli_epi32(bits, 16);
+    const __m256i half = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), _mm256_and_si256(high, _mm256_set1_epi32(1)));
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256i rounded = _mm256_blendv_epi8(_mm256_add_epi32(bits, half), quiet, is_nan);
+    return _mm256_castsi256_ps(_mm256_and_si256(rounded, _mm256_set1_epi32(-0x10000)));
+}
+
+PXR_INLINE v16 v16_round_bf16(v16 a)
+{
+    return PXR_V16(v8_round_bf16(a.low), v8_round_bf16(a.high));
+}
+
+#else
+
+PXR_INLINE v16 v16_round_bf16(v16 a)
+{
+    PXR_EACH_LANE(pxr_bf16_to_f32(pxr_f32_to_bf16(a.lane[i])));
+}
+
+#endif
+
 PXR_INLINE void v16_store_bf16(uint16_t *to, v16 a)
 {
 #if defined(__AVX512F__)
-    const __m512i bits = _mm512_castps_si512(a), high = _mm512_srli_epi32(bits, 16);
-    const __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), _mm512_and_si512(high, _mm512_set1_epi32(1)));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
-    const __mmask16 is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
-    const __m512i all = _mm512_mask_or_epi32(rounded, is_nan, high, _mm512_set1_epi32(0x40));
-    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(all));
+    const __m512i bits = _mm512_castps_si512(v16_round_bf16(a));
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
 #else
     float wide[LANES];
     v16_store(wide, a);

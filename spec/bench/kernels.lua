@@ -104,7 +104,12 @@ end
 for _, shape in ipairs { { 1000, 16, 16, 72 }, { 2500, 16, 16, 72 }, { 2048, 12, 2, 128, true } } do
     local n, heads, kv_heads, dim, causal = unpack(shape)
     local q, k, v = random { n, heads, dim }, random { n, kv_heads, dim }, random { n, kv_heads, dim }
-    report(("attention %d cells, %d heads of %d%s"):format(n, heads, dim, causal and ", causal" or ""),
-        fastest(function() core.attention(q, k, v, { causal = causal }):free() end, 1),
-        (causal and 2 or 4) * n * n * heads * dim)
+    local name = ("attention %d cells, %d heads of %d%s"):format(n, heads, dim, causal and ", causal" or "")
+    for _, precision in ipairs { "f32", "bf16" } do
+        core.compute("cpu", precision)
+        report(name .. ", " .. precision,
+            fastest(function() core.attention(q, k, v, { causal = causal }):free() end, 1),
+            (causal and 2 or 4) * n * n * heads * dim)
+    end
+    core.compute("cpu", "f32")
 end

@@ -71,6 +71,74 @@ describe("bfloat16 operands on the CPU", function()
     end)
 end)
 
+describe("attention over operands of bfloat16 on the CPU", function()
+    before_each(function() math.randomseed(seed) end)
+
+    -- queries, keys, heads, key heads, head dim
+    local ATTENTIONS = { { 1, 1, 1, 1, 1 }, { 20, 70, 4, 2, 128 }, { 130, 130, 2, 1, 72 }, { 7, 33, 3, 3, 17 },
+        { 5, 65, 2, 2, 144 }, { 1, 200, 2, 1, 160 }, { 40, 64, 6, 2, 36 } }
+
+    for _, shape in ipairs(ATTENTIONS) do
+        local n, m, heads, kv_heads, dim = unpack(shape)
+        for _, causal in ipairs { false, true } do
+            local name = ("%d over %d, heads %d/%d of %d"):format(n, m, heads, kv_heads, dim)
+            if causal then name = name .. ", causal" end
+            it("is that of rounded queries, keys and values, the same bits everywhere: " .. name, function()
+                local q, k, v = uniform { n, heads, dim }, uniform { m, kv_heads, dim }, uniform { m, kv_heads, dim }
+                local given = { causal = causal }
+                local rounded = core.attention(q:bfloat16():float(), k:bfloat16():float(), v:bfloat16():float(), given)
+                for _, precision in ipairs { "bf16", "int8" } do
+                    local found = computing(precision, function()
+                        return bits.everywhere("attention", function() return core.attention(q, k, v, given) end)
+                    end)
+                    assert.is_true(relative_error(rounded, found) < 1e-5)
+                    if n > 1 then assert.is_true(relative_error(core.attention(q, k, v, given), found) > 1e-8) end
+                end
+            end)
+        end
+    end
+
+    it("gives a query the same bits in any chunk, whatever lies behind its keys, in float16 too", function()
+        local n, heads, kv_heads, dim = 150, 4, 2, 72
+        local q, k, v = uniform { n, heads, dim }, uniform({ n, kv_heads, dim }):half(),
+            uniform({ n, kv_heads, dim }):half()
+        computing("bf16", function()
+            local all = core.attention(q, k, v, { causal = true })
+            bits.same(all, core.attention(q, k:float(), v:float(), { causal = true }), "float16")
+            local none = tensor.full({ n + 70, kv_heads, dim }, 0 / 0):half()
+            for _, chunk in ipairs { 1, 7, 64, 149 } do
+                local keys, values = none:clone(), none:clone()
+                for done = 0, n - 1, chunk do
+                    local count = math.min(chunk, n - done)
+                    keys:narrow(1, done + 1, count):copy_(k:narrow(1, done + 1, count))
+                    values:narrow(1, done + 1, count):copy_(v:narrow(1, done + 1, count))
+                    local segment = { query_count = count, key_count = done + count }
+                    local part = core.attention(q:narrow(1, done + 1, count), keys, values,
+                        { causal = true, segments = { segment } })
+                    bits.same(all:narrow(1, done + 1, count), part, ("chunks of %d"):format(chunk))
+                end
+            end
+            return all
+        end)
+    end)
+
+    it("keeps segments apart", function()
+        local q, k, v = uniform { 90, 4, 72 }, uniform { 100, 2, 72 }, uniform { 100, 2, 72 }
+        local segments = { { query_begin = 1, query_count = 7, key_begin = 1, key_count = 12 },
+            { query_begin = 8, query_count = 3, key_begin = 13, key_count = 3 },
+            { query_begin = 21, query_count = 70, key_begin = 31, key_count = 70 } }
+        computing("bf16", function()
+            local out = core.attention(q, k, v, { segments = segments })
+            for _, s in ipairs(segments) do
+                local alone = core.attention(q:narrow(1, s.query_begin, s.query_count),
+                    k:narrow(1, s.key_begin, s.key_count), v:narrow(1, s.key_begin, s.key_count))
+                bits.same(alone, out:narrow(1, s.query_begin, s.query_count), "a segment")
+            end
+            return out
+        end)
+    end)
+end)
+
 describe("operands of eight bits on the CPU", function()
     before_each(function() math.randomseed(seed) end)
 
