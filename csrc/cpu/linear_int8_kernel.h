@@ -48,18 +48,30 @@ PXR_INLINE float float16_at(const char *from)
  * are split. */
 static void order_chunk(int8_t *out, const int8_t *integers, int64_t length, pxr_dtype weights)
 {
-    const int64_t half = length / 2;
-    for (int64_t i = 0; i < half; i++) {
-        out[i] = weights == PXR_I8 ? integers[i] : integers[2 * i];
-        out[half + i] = weights == PXR_I8 ? integers[half + i] : integers[2 * i + 1];
+    if (weights == PXR_I8) {
+        memcpy(out, integers, (size_t)length);
+        return;
     }
+    const int64_t half = length / 2;
+#if defined(__AVX512F__)
+    for (int64_t i = 0; i < half; i += LANES) {
+        const __m256i pairs = _mm256_loadu_si256((const __m256i *)(integers + 2 * i));
+        _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtepi16_epi8(pairs));
+        _mm_storeu_si128((__m128i *)(out + half + i), _mm256_cvtepi16_epi8(_mm256_srli_epi16(pairs, 8)));
+    }
+#else
+    for (int64_t i = 0; i < half; i++) {
+        out[i] = integers[2 * i];
+        out[half + i] = integers[2 * i + 1];
+    }
+#endif
 }
 
 /* Integers of one chunk of `length` values, all zero where their inverse scale would not be finite; a chunk that is not
  * finite itself gets a scale that is not a number. */
 static void quantize_chunk(int8_t *integers, float *scale, int32_t *sum, const float *x, int64_t length)
 {
-    v16 largest = v16_set(0.0f), zeros = v16_set(0.0f);
+    v16 largest = v16_set(0.0f), zeros = v16_set(0.0f), total = v16_set(0.0f);
     for (int64_t i = 0; i < length; i += LANES) {
         const v16 value = v16_load_some(x + i, length - i);
         largest = v16_max(largest, v16_abs(value));
@@ -69,10 +81,12 @@ static void quantize_chunk(int8_t *integers, float *scale, int32_t *sum, const f
     const float exact = v16_largest(largest) / 127.0f;
     *scale = !is_finite ? NAN : exact > 0x1p-120f ? exact : 0.0f;
     const v16 factor = v16_set(is_finite && *scale > 0.0f ? 1.0f / *scale : 0.0f);
-    *sum = 0;
-    for (int64_t i = 0; i < length && is_finite; i += LANES)
-        v16_store_i8(integers + i, v16_clamp(v16_mul(v16_load_some(x + i, length - i), factor), -127.0f, 127.0f));
-    for (int64_t i = 0; i < length; i++) *sum += integers[i];
+    for (int64_t i = 0; i < length && is_finite; i += LANES) {
+        const v16 value = v16_clamp(v16_mul(v16_load_some(x + i, length - i), factor), -127.0f, 127.0f);
+        v16_store_i8(integers + i, value);
+        total = v16_add(total, v16_round(value)); /* integers below 2^14: exact */
+    }
+    *sum = (int32_t)v16_sum(total);
 }
 
 static void quantize_x(int8_t *out, const pxr_chunks *chunks, int64_t row, pxr_dtype weights, const float *x,
@@ -115,6 +129,14 @@ PXR_INLINE __m512i quarter_sums(__m512i a, __m512i b, __m512i c, __m512i d)
     const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+/* Quarter 0 of the result is the sum of a's quarters, 1 of b's, 2 of c's, 3 of d's. */
+PXR_INLINE __m512i sums_of_quarters(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    const __m512i ab = _mm512_add_epi32(_mm512_shuffle_i64x2(a, b, 0x44), _mm512_shuffle_i64x2(a, b, 0xee));
+    const __m512i cd = _mm512_add_epi32(_mm512_shuffle_i64x2(c, d, 0x44), _mm512_shuffle_i64x2(c, d, 0xee));
+    return _mm512_add_epi32(_mm512_shuffle_i64x2(ab, cd, 0x88), _mm512_shuffle_i64x2(ab, cd, 0xdd));
 }
 
 /* Chunk `i` of those that the quarters hold, `quarters` to a chunk. */
@@ -178,14 +200,17 @@ PXR_INLINE void add_four_chunks(const pxr_linear_job *job, const int rows, const
     }
 }
 
-/* acc[r][c] += the products of the columns from k on that one register of each weight row covers: 128 columns, or 64 of
- * eight bits in chunks below 128. */
-PXR_INLINE void add_registers(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
-                              const int8_rows *x, const int64_t *columns, int64_t k, __m128 *acc)
+/* Columns of x that a step of one row covers: 128, or 64 of eight bits in chunks below 128. */
+PXR_INLINE int64_t int8_span(const pxr_dtype dtype, const int shift)
+{
+    return dtype == PXR_I8 && shift < PXR_CHUNK_SHIFT_MAX ? HALF_BLOCK : PXR_CHUNK_BLOCK;
+}
+
+/* The exact sums of a step from k on: quarter q of quarter[r] holds those of the four columns over a fourth of it. */
+PXR_INLINE void sum_step(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
+                         const int8_rows *x, const int64_t *columns, int64_t k, __m512i *quarter)
 {
     const int registers = dtype == PXR_I8 && shift == PXR_CHUNK_SHIFT_MAX ? 2 : 1;
-    const int span = dtype == PXR_I8 ? 64 * registers : PXR_CHUNK_BLOCK;
-    const int chunks = span >> shift, quarters = 4 / chunks;
     __m512i sums[INT8_ROWS][INT8_COLUMNS], x_first[INT8_ROWS], x_second[INT8_ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) load_x(x[r].x + k, dtype, shift, &x_first[r], &x_second[r]);
@@ -209,9 +234,30 @@ PXR_INLINE void add_registers(const pxr_linear_job *job, const int rows, const p
             if (dtype == PXR_U8 || registers == 2) sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], second, x_second[r]);
         }
     }
-    __m512i quarter[INT8_ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) quarter[r] = quarter_sums(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+}
+
+/* acc[r] += four steps of one chunk each, from k on; the weights' groups are the chunks. */
+PXR_INLINE void add_four_steps(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int8_rows *x,
+                               const int64_t *columns, int64_t k, __m128 *acc)
+{
+    __m512i steps[4][INT8_ROWS], sums[INT8_ROWS];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        sum_step(job, rows, dtype, PXR_CHUNK_SHIFT_MAX, x, columns, k + i * PXR_CHUNK_BLOCK, steps[i]);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) sums[r] = sums_of_quarters(steps[0][r], steps[1][r], steps[2][r], steps[3][r]);
+    add_four_chunks(job, rows, x, columns, k >> PXR_CHUNK_SHIFT_MAX, sums, acc);
+}
+
+/* acc[r] += one step from k on. */
+PXR_INLINE void add_step(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
+                         const int8_rows *x, const int64_t *columns, int64_t k, __m128 *acc)
+{
+    const int chunks = (int)(int8_span(dtype, shift) >> shift), quarters = 4 / chunks;
+    __m512i quarter[INT8_ROWS];
+    sum_step(job, rows, dtype, shift, x, columns, k, quarter);
     if (chunks == 4 && (k >> shift) + chunks <= job->chunks.count) {
         add_four_chunks(job, rows, x, columns, k >> shift, quarter, acc);
         return;
@@ -234,13 +280,15 @@ PXR_INLINE void add_registers(const pxr_linear_job *job, const int rows, const p
 PXR_INLINE void int8_tile(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
                           const int8_rows *x, int64_t column, int64_t last, float (*sums)[STRIP])
 {
-    const int64_t span = dtype == PXR_I8 && shift < PXR_CHUNK_SHIFT_MAX ? HALF_BLOCK : PXR_CHUNK_BLOCK;
+    const int64_t span = int8_span(dtype, shift), four = job->depth / (4 * PXR_CHUNK_BLOCK) * (4 * PXR_CHUNK_BLOCK);
+    const int64_t together = shift == PXR_CHUNK_SHIFT_MAX && job->scales.group_shift == shift ? four : 0;
     int64_t columns[INT8_COLUMNS];
     __m128 acc[INT8_ROWS];
     for (int c = 0; c < INT8_COLUMNS; c++) columns[c] = column + c < last ? column + c : last;
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) acc[r] = _mm_setzero_ps();
-    for (int64_t k = 0; k < job->depth; k += span) add_registers(job, rows, dtype, shift, x, columns, k, acc);
+    for (int64_t k = 0; k < together; k += 4 * PXR_CHUNK_BLOCK) add_four_steps(job, rows, dtype, x, columns, k, acc);
+    for (int64_t k = together; k < job->depth; k += span) add_step(job, rows, dtype, shift, x, columns, k, acc);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) _mm_storeu_ps(sums[r], acc[r]);
 }

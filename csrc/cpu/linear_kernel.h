@@ -23,7 +23,7 @@ enum {
     STEP = 64,        /* bytes of x in a step */
     BLOCK_STEPS = 80, /* steps that a block of widened weights holds */
     CACHE_LINE = 64,  /* bytes */
-    FETCH_LEVEL = 3,  /* of __builtin_prefetch: into the first-level cache */
+    FETCH_LEVEL = 2,  /* of __builtin_prefetch: into the second-level cache, which may wait for more lines at a time */
 };
 
 /* Asks for the cache lines of some bytes; an address behind the weights is no harm. */
