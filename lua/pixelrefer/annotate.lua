@@ -18,6 +18,7 @@ local json = require "pixelrefer.json"
 local options = require "pixelrefer.options"
 local prompt = require "pixelrefer.prompt"
 local results = require "pixelrefer.annotate.results"
+local together = require "pixelrefer.together"
 local whole_file = require "pixelrefer.whole_file"
 
 local annotate = {}
@@ -35,7 +36,7 @@ local OPTIONS = {
     root = "string", masks = "string", device = "string", compute = "string", threads = "integer",
     weights = "string", kv = "string", tokenizer = "string|table|function",
     local_crop = { "own", "first" }, fps = "number", max_frames = "integer", start = "number", ["end"] = "number",
-    progress = "function",
+    together = { type = "integer", min = 1 }, progress = "function",
 }
 for name, kind in pairs(generation.OPTIONS) do OPTIONS[name] = kind end
 OPTIONS.alternatives = nil
@@ -145,7 +146,7 @@ local function new_job(path, given)
     local job = {
         model = model, tasks = tasks, where = filter_of(given.where), each = function_of(given.each),
         shard = check_shard(given.shard), settings = settings, local_crop = given.local_crop, given = given,
-        sampling = pick(given, SAMPLING), counts = { answers = 0, failed = 0, filtered = 0, stored = 0, scenes = 0 },
+        sampling = pick(given, SAMPLING), together = given.together or 1, waiting = {}, counts = { answers = 0, failed = 0, filtered = 0, stored = 0, scenes = 0 },
         problems = {},
     }
     job.fingerprint = {
@@ -196,18 +197,29 @@ local function seed_of(job, entry, task)
     return fingerprint.seed(settings.seed, entry.scene, entry.region, task)
 end
 
--- Asks about a region and keeps what is of interest.
-local function ask(job, sample, region, text, seed, own)
-    local scene = scene_of(job, sample)
+-- What every question is asked with.
+local function options_of(job)
+    local asked = pick(job.settings, { "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens" })
+    asked.sample, asked.local_crop = job.settings.temperature > 0, job.local_crop
+    return asked
+end
+
+local function decode_masks(job, region)
     region.decoded = region.decoded or region.masks(job.model.framework == "vision_object")
-    local asked = { sample = job.settings.temperature > 0, local_crop = job.local_crop, seed = seed }
-    for _, name in ipairs { "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens" } do
-        asked[name] = job.settings[name]
-    end
-    for name, value in pairs(own or {}) do asked[name] = value end
-    local answer = scene:ask(text, region.decoded, asked)
+    return region.decoded
+end
+
+-- An answer, unless it was left half way.
+local function whole(answer)
     if answer.stopped == "interrupted" then error("interrupted", 0) end
     return answer
+end
+
+local function ask(job, sample, region, text, seed, own)
+    local asked = options_of(job)
+    asked.seed = seed
+    for name, value in pairs(own or {}) do asked[name] = value end
+    return whole(scene_of(job, sample):ask(text, decode_masks(job, region), asked))
 end
 
 local function put_answer(entry, answer, text, job, seed)
@@ -239,12 +251,33 @@ local function call_each(job, sample, region, entry, seconds)
     end
 end
 
--- Fills the entry with the answer to its question.
-local function work(job, sample, region, entry, seconds)
-    if job.each then return call_each(job, sample, region, entry, seconds) end
+-- What an entry asks, and with which seed.
+local function question_of(job, region, entry)
     local text = job.tasks and fill(job.tasks[entry.task or 1], region.fields) or region.question
-    local seed = seed_of(job, entry, entry.task or 1)
-    local answer = ask(job, sample, region, text, seed)
+    return text, seed_of(job, entry, entry.task or 1)
+end
+
+-- Answers the questions of the lines that wait, which are about one sample, together: a list of answers and nils.
+local function ask_together(job, sample)
+    local questions, places, answers = {}, {}, {}
+    for i, line in ipairs(job.waiting) do
+        if not line.problem then
+            local text, seed = question_of(job, line.region, line.entry)
+            places[#places + 1], questions[#questions + 1] = i, { scene = scene_of(job, sample), text = text,
+                regions = decode_masks(job, line.region), seed = seed }
+        end
+    end
+    for i, answer in ipairs(together.ask(questions, options_of(job), job.together)) do
+        answers[places[i]] = whole(answer)
+    end
+    return answers
+end
+
+-- Fills the entry with the answer to its question; `answer` is there when it was asked together with others.
+local function work(job, sample, region, entry, seconds, answer)
+    if job.each then return call_each(job, sample, region, entry, seconds) end
+    local text, seed = question_of(job, region, entry)
+    answer = answer or ask(job, sample, region, text, seed)
     for name, value in pairs(answer.seconds) do seconds[name] = value end
     put_answer(entry, answer, text, job, seed)
 end
@@ -289,18 +322,12 @@ local function tell(job)
     }
 end
 
--- One line of the file: what is there already, or new work. `within` is the share of the sample that is done then.
-local function settle(job, sample, region, entry, problem, within)
-    local stored = job.results:stored(entry)
-    if stored then
-        job.within = within
-        return count(job, stored, true)
-    end
-    if not job.began then job.began, job.share_at_begin = core.tick(), share_of(job) end
-    local seconds, began = {}, core.tick()
-    local encoded = sample.scene
+-- Finishes a line: {region =, entry =, problem =, within = the share of the sample that is done then}. `answer` and
+-- `elapsed`, the seconds that it took, are there when it was answered with others.
+local function finish(job, sample, line, answer, elapsed)
+    local entry, problem, seconds, began, encoded = line.entry, line.problem, {}, core.tick(), sample.scene
     if not problem then
-        local _, reason = attempt(work, job, sample, region, entry, seconds)
+        local _, reason = attempt(work, job, sample, line.region, entry, seconds, answer)
         problem = reason
     end
     if problem then
@@ -308,12 +335,40 @@ local function settle(job, sample, region, entry, problem, within)
             error = problem }
     end
     job.results:append(entry)
-    job.within = within
+    job.within = line.within
     count(job, entry)
-    if sample.scene and sample.scene ~= encoded then seconds.encode = sample.scene.seconds.encode end
+    if sample.scene and (sample.scene ~= encoded or line.encoded) then seconds.encode = sample.scene.seconds.encode end
     log(job, { scene = entry.scene, region = entry.region, id = entry.id, error = problem,
-        seconds = core.tick() - began, stages = seconds, generated = entry.ids and #entry.ids or nil })
+        seconds = core.tick() - began + (elapsed or 0), stages = seconds,
+        generated = entry.ids and #entry.ids or nil })
     tell(job)
+end
+
+-- Works on the lines that wait. Where one of them cannot be answered each is asked alone, and that one says why.
+local function finish_waiting(job, sample)
+    local began, encoded, lines, answers, elapsed = core.tick(), sample.scene, job.waiting, nil, nil
+    if #lines > 1 then
+        answers = attempt(ask_together, job, sample)
+        elapsed = answers and (core.tick() - began) / #lines
+        lines[1].encoded = sample.scene ~= encoded
+    end
+    for i, line in ipairs(lines) do
+        finish(job, sample, line, answers and answers[i], elapsed)
+        if line.region then line.region.decoded = nil end
+    end
+    job.waiting = {}
+end
+
+-- One line of the file: what is there already, or new work, which waits for others to be done together with.
+local function settle(job, sample, region, entry, problem, within)
+    local stored = job.results:stored(entry)
+    if stored then
+        job.within = within
+        return count(job, stored, true)
+    end
+    if not job.began then job.began, job.share_at_begin = core.tick(), share_of(job) end
+    job.waiting[#job.waiting + 1] = { region = region, entry = entry, problem = problem, within = within }
+    if job.each or #job.waiting >= job.together then finish_waiting(job, sample) end
 end
 
 -- What comes of one region: nothing when the filter leaves it out, else one line for each task.
@@ -333,7 +388,6 @@ local function annotate_region(job, sample, region)
             task = job.tasks and #job.tasks > 1 and task or nil,
         }, problem, (region.number - 1 + task / tasks) / #sample.regions)
     end
-    region.decoded = nil
 end
 
 local function annotate_all(job, next_sample)
@@ -348,6 +402,7 @@ local function annotate_all(job, next_sample)
                        sample.problem, 1)
             end
             for _, region in ipairs(sample.problem and {} or sample.regions) do annotate_region(job, sample, region) end
+            finish_waiting(job, sample)
             if sample.scene then sample.scene:free() end
         end
     end
@@ -371,6 +426,8 @@ end
 -- @tparam[opt] table given.shard {k, n}: every n-th sample from the k-th on
 -- @tparam[opt] string given.root the folder of relative paths
 -- @tparam[opt] string given.masks the folder of a folder's masks
+-- @tparam[opt=1] int given.together how many questions about a sample are answered together (see `pixelrefer.together`):
+--   the same answers, faster; a kill loses those in work. An `each` works on one region at a time
 -- @tparam[opt] function given.progress called after each answer with scenes, answers, failed, share (0 to 1), rate
 --   (answers a second) and left (seconds; nil while unknown)
 -- @param given.others device, compute, threads, tokenizer as for `load`; generation's options and local_crop as for

@@ -15,12 +15,20 @@ local together = {}
 --- How many `together.ask` takes at a time unless told: their keys and values are in memory together.
 together.GROUP = 8
 
+-- What a question is asked with.
+local function options_of(question, given)
+    if not question.seed then return given end
+    local own = { seed = question.seed }
+    for name, value in pairs(given or {}) do own[name] = own[name] or value end
+    return own
+end
+
 -- Reads each question into a row of one cache.
 local function read(questions, given)
     local decoder, answers, cache = questions[1].scene.model.decoder, {}, nil
     for row, question in ipairs(questions) do
         local session = question.scene:session()
-        answers[row] = session:begin(question.text, question.regions, given)
+        answers[row] = session:begin(question.text, question.regions, options_of(question, given))
         cache = cache or decoder:cache(session.cache:capacity(), #questions)
         cache:copy(session.cache, nil, row)
         session:free()
@@ -74,7 +82,7 @@ end
 local function answer_group(questions, given)
     if #questions == 1 then
         local question = questions[1]
-        return { question.scene:ask(question.text, question.regions, given) }
+        return { question.scene:ask(question.text, question.regions, options_of(question, given)) }
     end
     local model = questions[1].scene.model
     local answers, cache = read(questions, given)
@@ -95,7 +103,7 @@ local function answer_group(questions, given)
 end
 
 --- Asks several questions, each in a conversation of its own.
--- @tparam table questions list of {scene =, text =, regions =}; scenes of one model
+-- @tparam table questions list of {scene =, text =, regions =, seed = in place of `given`'s}; scenes of one model
 -- @tparam[opt] table given as for `session:ask`; `progress` is told the tokens of all answers that are at work; where
 --   `inspect` looks, they are answered one after the other
 -- @tparam[opt=together.GROUP] int group how many at a time

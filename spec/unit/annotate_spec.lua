@@ -130,6 +130,40 @@ describe("annotate", function()
         end
     end)
 
+    it("answers several regions together to the same bytes, from any place where the file was cut", function()
+        local random = tensor.generator(seed)
+        local sampled = { sample = true, temperature = 1, seed = 7, tasks = { "<region>?", "<region>!" } }
+        for _, changes in ipairs { {}, sampled, { model = lite, where = "id ~= 5" } } do
+            local alone = run(changes)
+            os.remove(out .. ".log")
+            for _, count in ipairs { 2, 3, 8 } do
+                changes.together = count
+                assert.equal(alone, (run(changes)))
+                local logged = lines_of(out .. ".log")
+                assert.equal(select(2, alone:gsub("\n", "")), #logged) -- begun, an answer each, ended
+                for i = 2, #logged - 1 do assert.is_true(logged[i].stages.decode > 0 and logged[i].seconds > 0) end
+                assert.is_true(logged[2].stages.encode > 0)
+                files.write(out, alone:sub(1, random:random() % (#alone + 1)))
+                assert.equal(alone, (run(changes)))
+                os.remove(out .. ".log")
+            end
+        end
+        refused("'together' must be an integer of at least 1, got 0", { together = 0 })
+    end)
+
+    it("says which of several that were answered together failed, and answers the others", function()
+        local object = json.read(instances)
+        object.annotations[2].segmentation = { { 1, 2 } }
+        object.annotations[3].category_id = nil
+        object.images[3].file_name = "gone.png"
+        local path = files.write(folder .. "/broken.json", json.encode(object))
+        local given = { tasks = "Is <region> {category}?" }
+        local alone, summary = run(given, path)
+        assert.equal(5, summary.failed)
+        given.together = 4
+        assert.equal(alone, (run(given, path)))
+    end)
+
     it("asks each region with a seed of its own when it samples, whatever the order", function()
         local given = { sample = true, temperature = 1, seed = 3 }
         annotate.run(instances, options(given))

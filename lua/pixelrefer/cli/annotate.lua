@@ -8,7 +8,8 @@ local settings = require "pixelrefer.cli.settings"
 ffi.cdef "char *realpath(const char *path, char *resolved);"
 
 local PLACES = { root = "path", masks = "path" }
-local JOB = { task = "repeated", where = "string", each = "path", out = "path", shard = "string" }
+local JOB = { task = "repeated", where = "string", each = "path", out = "path", shard = "string",
+    together = "integer" }
 local SLURM = { slurm = "integer", submit = "flag" }
 
 local commands = {}
@@ -103,7 +104,7 @@ commands.annotate = {
         if given.submit and not given.slurm then arguments.fail("--submit belongs to --slurm N") end
         if given.slurm then return prepare_slurm(given, words, commands.annotate.spec) end
         local options = settings.pick(given, settings.merged(settings.MODEL, settings.TOKENIZER, settings.GENERATION,
-            settings.MEDIA, PLACES, { where = "string", each = "path", out = "path" }))
+            settings.MEDIA, PLACES, { where = "string", each = "path", out = "path", together = "integer" }))
         options.help, options.tasks, options.shard = nil, tasks_of(given), read_shard(given.shard)
         options.progress = show
         progress.show("opening %s", words[1])
