@@ -146,8 +146,8 @@ local function new_job(path, given)
     local job = {
         model = model, tasks = tasks, where = filter_of(given.where), each = function_of(given.each),
         shard = check_shard(given.shard), settings = settings, local_crop = given.local_crop, given = given,
-        sampling = pick(given, SAMPLING), together = given.together or 1, waiting = {}, counts = { answers = 0, failed = 0, filtered = 0, stored = 0, scenes = 0 },
-        problems = {},
+        sampling = pick(given, SAMPLING), together = given.together or 1, waiting = {},
+        counts = { answers = 0, failed = 0, filtered = 0, stored = 0, scenes = 0 }, problems = {},
     }
     job.fingerprint = {
         version = 1,
@@ -426,8 +426,8 @@ end
 -- @tparam[opt] table given.shard {k, n}: every n-th sample from the k-th on
 -- @tparam[opt] string given.root the folder of relative paths
 -- @tparam[opt] string given.masks the folder of a folder's masks
--- @tparam[opt=1] int given.together how many questions about a sample are answered together (see `pixelrefer.together`):
---   the same answers, faster; a kill loses those in work. An `each` works on one region at a time
+-- @tparam[opt=1] int given.together how many questions about a sample are answered at a time (see
+--   `pixelrefer.together`): the same answers, faster; a kill loses those in work. An `each` has one region at a time
 -- @tparam[opt] function given.progress called after each answer with scenes, answers, failed, share (0 to 1), rate
 --   (answers a second) and left (seconds; nil while unknown)
 -- @param given.others device, compute, threads, tokenizer as for `load`; generation's options and local_crop as for
