@@ -41,10 +41,10 @@ local function build(folder, flags, link, targets)
         targets or TARGETS, folder, flags, link or "")
 end
 
---- A command with the environment that finds a build folder's module.
+--- A command with the environment in which it and bin/pixelrefer find a build folder's module.
 local function with(folder, command)
-    return ([[BUILD=build/%s LUA_PATH='lua/?.lua;lua/?/init.lua;spec/?.lua;;' LUA_CPATH='build/%s/?.so;;' %s]])
-        :format(folder, folder, command)
+    return ([[BUILD=build/%s PIXELREFER_BUILD="$PWD/build/%s" LUA_PATH='lua/?.lua;lua/?/init.lua;spec/?.lua;;' ]]
+        .. [[LUA_CPATH='build/%s/?.so;;' %s]]):format(folder, folder, folder, command)
 end
 
 local function busted(folder, specs)

@@ -63,8 +63,8 @@ def colour_in(thing, frame):
 def cell_targets(scene, region=None):
     """What each cell of a region's picture (of the whole picture without one) shows: colour and shape of the object at
     its middle (0: background), int64 [gh,gw]; which of its 3 x 3 parts show the same object as its middle, float32
-    [gh,gw,9]; the colour of the object that has its centre in it (0: none), int64 [gh,gw]; and the way from it to the
-    centre of the object at its middle, in pairs of cells, at most 2, float32 [gh,gw,2]."""
+    [gh,gw,9]; and the way from it to the centre of the object at its middle, in pairs of cells, at most 2, float32
+    [gh,gw,2]."""
     frame, ids = (region.frame if region else 0), scene.ids[region.frame if region else 0]
     top, bottom, left, right = region.item.crop if region else (0, ids.shape[0], 0, ids.shape[1])
     grid_h, grid_w = region.item.mask_grid.shape if region else (side // preprocess.PATCH for side in ids.shape)
@@ -74,18 +74,27 @@ def cell_targets(scene, region=None):
     colours = np.array([0] + [1 + COLOURS.index(colour_in(thing, frame)) for thing in scene.objects])
     shapes = np.array([0] + [1 + SHAPES.index(thing["shape"]) for thing in scene.objects])
     across, down = np.meshgrid(np.arange(grid_w) + 0.5, np.arange(grid_h) + 0.5)
-    centres, ways = np.zeros((grid_h, grid_w), dtype=np.int64), np.zeros((grid_h, grid_w, 2), dtype=np.float32)
-    for number in np.unique(parts[parts > 0]):
+    ways = np.zeros((grid_h, grid_w, 2), dtype=np.float32)
+    for number in np.unique(middle[middle > 0]):
         rows, columns = np.nonzero(ids == number)
         to_right = (columns.mean() + 0.5 - left) * grid_w / (right - left) - across
         to_bottom = (rows.mean() + 0.5 - top) * grid_h / (bottom - top) - down
         ways[middle == number] = np.stack([to_right, to_bottom], axis=-1)[middle == number]
-        if -0.5 <= to_right[0, 0] < grid_w and -0.5 <= to_bottom[0, 0] < grid_h:  # its centre is in the picture
-            away = np.where((parts == number).any(axis=2), np.hypot(to_right, to_bottom), np.inf)
-            centres[np.unravel_index(away.argmin(), away.shape)] = colours[number]
     same = (parts == middle[:, :, None]).astype(np.float32)
-    return tuple(torch.from_numpy(x) for x in (colours[middle], shapes[middle], same, centres,
-                                               np.clip(ways / 2, -2, 2)))
+    return tuple(torch.from_numpy(x) for x in (colours[middle], shapes[middle], same, np.clip(ways / 2, -2, 2)))
+
+
+def share_targets(scene):
+    """For each cell of a whole picture and each colour, the share of the objects of that colour that lies in the cell, of
+    each object's pixels: summed over the cells they are the objects' number. float32 [cells,10]."""
+    ids, patch = scene.ids[0], preprocess.PATCH
+    grid_h, grid_w = ids.shape[0] // patch, ids.shape[1] // patch
+    cells = ids.reshape(grid_h, patch, grid_w, patch).transpose(0, 2, 1, 3).reshape(grid_h * grid_w, patch * patch)
+    shares = np.zeros((len(cells), len(COLOURS)), dtype=np.float32)
+    for number, thing in enumerate(scene.objects, 1):
+        pixels = (cells == number).sum(axis=1)
+        shares[:, COLOURS.index(thing["colour"])] += pixels / pixels.sum()
+    return torch.from_numpy(shares)
 
 
 def neighbour_targets(scenes, regions):

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 import batches
 
 COLOURS, SHAPES = len(batches.COLOURS), len(batches.SHAPES)
-CENTRES = torch.tensor([0.2] + [1.0] * COLOURS)  # weights of the classes: most cells are no object's centre
 READ_AFTER = 2  # decoder layers before what it has read of a region is looked at
 
 
@@ -26,11 +25,13 @@ class Heads(nn.Module):
         self.place, self.neighbours = nn.Linear(projected_width, 2), nn.Linear(projected_width, COLOURS + SHAPES)
         self.sharing = nn.Linear(projected_width, 6)
         self.cell_colour, self.cell_shape = nn.Linear(width, 1 + COLOURS), nn.Linear(width, 1 + SHAPES)
-        self.cell_parts, self.cell_centre = nn.Linear(width, 9), nn.Linear(width, 1 + COLOURS)
-        self.cell_way = nn.Linear(width, 2)
-        self.token_colour, self.token_centre = (nn.Linear(projected_width, 1 + COLOURS) for _ in range(2))
+        self.cell_parts, self.cell_way, self.cell_share = (nn.Linear(width, n) for n in (9, 2, COLOURS))
+        self.token_colour, self.token_share = nn.Linear(projected_width, 1 + COLOURS), nn.Linear(projected_width, COLOURS)
         self.read_place, self.read_motion = nn.Linear(projected_width, 2), nn.Linear(projected_width, 2)
         self.read_sharing = nn.Linear(projected_width, 6)
+        for head in (self.cell_share, self.token_share):  # sums over a hundred cells would drown all else at first
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
 
     def region_loss(self, pooled, projected, scenes, regions, knows_all):
         """From the mean of a region's tokens: its attributes, before and after the projection to the decoder's width;
@@ -53,18 +54,17 @@ class Heads(nn.Module):
     def cell_loss(self, features, targets):
         """From the cells of all pictures: what each of them shows (`batches.cell_targets`)."""
         cells = torch.cat([f.flatten(0, 1) for f in features])
-        colour, shape, parts, centre, way = (torch.cat([t[k].flatten(0, 1) for t in targets]) for k in range(5))
+        colour, shape, parts, way = (torch.cat([t[k].flatten(0, 1) for t in targets]) for k in range(4))
         shown = colour > 0
         return (F.cross_entropy(self.cell_colour(cells), colour) + F.cross_entropy(self.cell_shape(cells), shape)
                 + F.binary_cross_entropy_with_logits(self.cell_parts(cells), parts)
-                + F.cross_entropy(self.cell_centre(cells), centre, CENTRES.to(cells.dtype))
                 + F.smooth_l1_loss(self.cell_way(cells)[shown], way[shown]))
 
-    def token_loss(self, tokens, targets):
-        """From the visual tokens [n,D] of whole pictures: their colours, and where objects have their centres."""
-        colour, centre = (torch.cat([t[k].flatten(0, 1) for t in targets]) for k in (0, 3))
-        return (F.cross_entropy(self.token_colour(tokens), colour)
-                + F.cross_entropy(self.token_centre(tokens), centre, CENTRES.to(tokens.dtype)))
+    def token_loss(self, tokens, targets, shares):
+        """From the visual tokens [n,D] of whole pictures: their colours, and objects' shares in them."""
+        colour = torch.cat([t[0].flatten(0, 1) for t in targets])
+        loss, right = share_loss(self.token_share(tokens), shares)
+        return F.cross_entropy(self.token_colour(tokens), colour) + loss, right
 
     def reading_loss(self, read, scenes, about):
         """From what the decoder knows, READ_AFTER layers up, at the token behind each region's last one, [n,D]: the
@@ -76,3 +76,14 @@ class Heads(nn.Module):
                                   dtype=torch.float32)
             return loss + F.smooth_l1_loss(self.read_motion(read), motion)
         return loss + F.cross_entropy(self.read_sharing(read), batches.sharing_targets(scenes, about))
+
+
+def share_loss(found, shares):
+    """Of `batches.share_targets`, pictures of equal size, found as [pictures * cells,10]: each cell's error, and that of
+    their sums. Also how many of the colours that are there are counted right, and their number."""
+    shares = torch.stack(shares)
+    found = found.float().view_as(shares)
+    numbers, expected = found.sum(dim=1), shares.sum(dim=1).round()
+    there = expected > 0
+    right = int((numbers.round() == expected)[there].sum()), int(there.sum())
+    return 2 * (found - shares).square().sum(dim=(1, 2)).mean() + F.smooth_l1_loss(numbers, expected), right

@@ -3,16 +3,17 @@ import torch
 from torch.nn import functional as F
 
 import batches
-from heads import READ_AFTER
+from heads import READ_AFTER, share_loss
 from views import look
 
-OBJECTS = 3  # of a picture, in the stage without text
+PICTURES = 4  # scenes of a step
+OBJECTS, WHOLE = 3, 12  # without text: objects of a picture, and further pictures that are seen whole only
 ASKED, QUESTIONS = 2, 8  # objects of a scene that are asked about, and questions
 
 
 def encoder_step(model, heads, scenes, source, generator):
     """Stage without text: loss and what is right."""
-    regions = batches.random_regions(scenes, OBJECTS, source, model.framework, model.config["mask_num"])
+    regions = batches.random_regions(scenes[:PICTURES], OBJECTS, source, model.framework, model.config["mask_num"])
     features, _ = model.encode([region.item.picture for region in regions] + [scene.pictures[0] for scene in scenes])
     pooled = model.pooled_tokens([region.item for region in regions], generator, features[:len(regions)])
     tokens = model.model.region_encoder.feat_linear(torch.cat(pooled)).split([len(p) for p in pooled])
@@ -21,7 +22,9 @@ def encoder_step(model, heads, scenes, source, generator):
     cells += [batches.cell_targets(scene) for scene in scenes]
     right["describe"] = torch.stack(list(right.values())).all(dim=0)
     report = {name: (int(hits.sum()), len(hits)) for name, hits in right.items()}
-    return loss + heads.cell_loss(features, cells), report, len(regions)
+    wholes = torch.cat([f.flatten(0, 1) for f in features[len(regions):]])
+    shares, report["number"] = share_loss(heads.cell_share(wholes), [batches.share_targets(scene) for scene in scenes])
+    return loss + heads.cell_loss(features, cells) + shares, report, len(regions)
 
 
 def region_tokens(model, seen, wholes, generator):
@@ -115,7 +118,8 @@ def text_step(model, heads, text, views, source, generator):
     region_loss, _ = heads.region_loss(pooled, tokens, scenes, regions, model.is_lite)
     loss = loss + 0.1 * region_loss
     if not model.is_lite and not views[0].is_clip:
-        loss = loss + 0.1 * heads.token_loss(visual, [view.cells for view in views])
+        token_loss, report["number"] = heads.token_loss(visual, [v.cells for v in views], [v.shares for v in views])
+        loss = loss + 0.1 * token_loss
     at_rows, at_columns, at_places = zip(*read)
     loss = loss + 0.3 * heads.reading_loss(halfway[list(at_rows), list(at_columns)], scenes,
                                            [regions[place] for place in at_places])

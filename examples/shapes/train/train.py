@@ -27,10 +27,10 @@ from export import copy_tokenizer, export, model_config
 from heads import Heads
 from model import PixelRefer
 from muon import Muon
-from steps import encoder_step, text_step
+from steps import PICTURES, WHOLE, encoder_step, text_step
 from views import Pool, View
 
-PICTURES, CLIPS = 4, 3  # scenes of a step
+CLIPS = 3  # scenes of a step of clips
 CLIP_STEPS = 4  # every fourth step is one of clips
 ROUNDS = 4  # times that each kind of question is made up about a scene
 POOLS = {"picture": 1000, "clip": 400}  # scenes that are asked about again
@@ -241,6 +241,8 @@ class Scenes:
     def next(self):
         kind = "clip" if self.has_text and self.run.step % CLIP_STEPS == CLIP_STEPS - 1 else "picture"
         source, count = self.sources[kind], PICTURES if kind == "picture" else CLIPS
+        if not self.has_text:
+            count += WHOLE
         taken = source.take(count, self.run.source) if self.has_text else [next(source) for _ in range(count)]
         self.run.next_scene[kind] = source.next_index
         return taken

@@ -26,7 +26,8 @@ class View:
         self.scene, self.is_clip, self.regions, self.wholes = scene, len(scene.pictures) > 1, {}, {}
         if not model.is_lite:
             self.visible, self.shown = model.visible_cells(list(scene.pictures), self.is_clip)  # [n,E], of each frame
-            self.cells = None if self.is_clip else batches.cell_targets(scene)
+            if not self.is_clip:
+                self.cells, self.shares = batches.cell_targets(scene), batches.share_targets(scene)
 
 
 @torch.no_grad()
