@@ -12,6 +12,7 @@ local Scene = require "pixelrefer.scene"
 local Session = require "pixelrefer.session"
 local tensor = require "pixelrefer.tensor"
 local tokenizer = require "pixelrefer.tokenizer"
+local weights = require "pixelrefer.weights"
 
 local Model = {}
 Model.__index = Model
@@ -29,6 +30,7 @@ local PIPELINES = {
 local LOAD_OPTIONS = {
     device = "string", threads = { type = "integer", min = 1, max = 256 }, tokenizer = "string|table|function",
     compute = { "f32", "bf16", "int8", "auto" }, weights = "string", kv = { "float32", "float16" },
+    progress = "function",
 }
 
 -- The models that there are.
@@ -68,15 +70,25 @@ local function special_id(text, name, path)
 end
 
 --- The weights in fewer bits, unless the files have them so.
-local function quantised(weights, config, kind, files)
+local function quantised(parts, config, kind, files, progress)
     local settings = quantize.settings(kind)
     local there = config.quantization
     if there then
-        if there.bits == settings.bits then return weights end
+        if there.bits == settings.bits then return parts end
         error(("%s: its weights have %d bits already"):format(files.path, there.bits), 0)
     end
     config.quantization = settings
-    return quantize.weights(weights, settings)
+    return quantize.weights(parts, settings, progress)
+end
+
+-- Makes what computes out of weights that may lie on the device already.
+local function build(self, parts)
+    local config, hidden = self.config, self.config.vision_encoder_config.hidden_size
+    self.encoder = core.vision_encoder(config.vision_encoder_config, parts.vision_encoder, self.device)
+    self.projector = core.projector(hidden, config.hidden_size, config.mm_projector_depth, "readout", parts.projector,
+                                    self.device)
+    if self.framework == "object_only" then self.infusion = core.infusion(hidden, parts.infusion, self.device) end
+    self.decoder = core.decoder(config, parts.decoder, self.device)
 end
 
 --- Loads a checkpoint directory (or a name found in the caches).
@@ -85,7 +97,8 @@ end
 --   "int8", see `core.compute`, or "auto", the fastest; the default is the device's), tokenizer (the object tokenizer
 --   in place of the one that the weights were trained with: see `object_tokenizer.new`), weights ("int8" or "int4":
 --   matrices are quantised while loading, see `quantize`; nil: as they are in the files, mapped), kv ("float32" or
---   "float16": what the past's keys and values are kept in)
+--   "float16": what the past's keys and values are kept in), progress (told "quantizing" or "uploading", the bytes of
+--   weights that are done and those of all that will be)
 -- @treturn Model
 function Model.load(name, given)
     given = options.check(given, LOAD_OPTIONS, "load")
@@ -93,9 +106,12 @@ function Model.load(name, given)
     if given.threads then core.threads(given.threads) end
     local files = checkpoint.open(name)
     local parts = layout.read(files)
-    local config, weights = parts.config, parts.weights
-    if given.weights then weights = quantised(weights, config, given.weights, files) end
-    if config.quantization then files.bytes = quantize.bytes(weights, device) end
+    local config, loaded = parts.config, parts.weights
+    local function telling(stage)
+        return given.progress and function(done, all) given.progress(stage, done, all) end
+    end
+    if given.weights then loaded = quantised(loaded, config, given.weights, files, telling "quantizing") end
+    if config.quantization then files.bytes = weights.bytes(loaded, device) end
     config.framework = parts.framework
     config.kv = given.kv or "float32"
     local compute = set_compute(device, given.compute, config)
@@ -108,7 +124,7 @@ function Model.load(name, given)
         framework = parts.framework,
         pipeline = PIPELINES[parts.framework],
         config = config,
-        weights = weights,
+        weights = loaded,
         generation_config = generation.read(files.generation_config, files.path .. "/generation_config.json"),
         device = device,
         compute = compute,
@@ -120,13 +136,16 @@ function Model.load(name, given)
     self.is_end = {}
     for _, id in ipairs(config.eos_token_ids) do self.is_end[id] = true end
 
-    local hidden = config.vision_encoder_config.hidden_size
-    self.encoder = core.vision_encoder(config.vision_encoder_config, weights.vision_encoder, device)
-    self.projector = core.projector(hidden, config.hidden_size, config.mm_projector_depth, "readout", weights.projector,
-                                    device)
-    self.object_tokenizer = object_tokenizer.new(given.tokenizer, config, weights.object_tokenizer, device)
-    if self.framework == "object_only" then self.infusion = core.infusion(hidden, weights.infusion, device) end
-    self.decoder = core.decoder(config, weights.decoder, device)
+    self.object_tokenizer = object_tokenizer.new(given.tokenizer, config, loaded.object_tokenizer, device)
+    if device == "cpu" then
+        build(self, loaded)
+    else
+        tensor.scope(function()
+            local computing = { vision_encoder = loaded.vision_encoder, projector = loaded.projector,
+                infusion = loaded.infusion, decoder = loaded.decoder }
+            build(self, weights.upload(computing, device, telling "uploading"))
+        end)
+    end
     models[self] = true
     return self
 end

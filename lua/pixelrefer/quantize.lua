@@ -10,6 +10,7 @@
 --
 -- @module pixelrefer.quantize
 local core = require "pixelrefer.core"
+local weights = require "pixelrefer.weights"
 
 local quantize = {}
 
@@ -84,42 +85,16 @@ function quantize.matrix(tensor, name, settings)
 end
 
 --- The weights of a model with its matrices quantised; others are the same tensors.
--- @tparam table weights part -> name -> Tensor, as `layout.read` returns them
+-- @tparam table parts part -> name -> Tensor, as `layout.read` returns them
 -- @tparam table settings {bits =, group =}
+-- @tparam[opt] function progress told the bytes that were quantised, and those of all that will be
 -- @treturn table part -> name -> Tensor
-function quantize.weights(weights, settings)
-    local made, seen = {}, {} -- a tied head is its embeddings
-    for part, tensors in pairs(weights) do
-        made[part] = {}
-        for name, tensor in pairs(tensors) do
-            if not quantize.takes(part, name, tensor:size()) then
-                made[part][name] = tensor
-            else
-                if not seen[tensor] then seen[tensor] = { quantize.matrix(tensor, name, settings) } end
-                local integers_name, scales_name = quantize.names(name)
-                made[part][integers_name], made[part][scales_name] = unpack(seen[tensor])
-            end
-        end
-    end
-    return made
-end
-
-local BYTES = { float32 = 4, float16 = 2, bfloat16 = 2, int8 = 1, uint8 = 1 }
-local WIDENED = { float32 = 4, float16 = 2, bfloat16 = 2, int8 = 2, uint8 = 4 } -- integers as bfloat16
-
---- Bytes of a model's weights.
--- @tparam table weights part -> name -> Tensor
--- @tparam[opt="cpu"] string device other devices than the CPU hold integers as bfloat16
--- @treturn int
-function quantize.bytes(weights, device)
-    local total, seen, sizes = 0, {}, (device or "cpu") == "cpu" and BYTES or WIDENED -- a tied head is its embeddings
-    for _, tensors in pairs(weights) do
-        for _, tensor in pairs(tensors) do
-            if not seen[tensor] then total = total + tensor:nElement() * sizes[tensor:dtype()] end
-            seen[tensor] = true
-        end
-    end
-    return total
+function quantize.weights(parts, settings, progress)
+    return weights.replace(parts, function(part, name, tensor)
+        return quantize.takes(part, name, tensor:size())
+    end, function(name) return { quantize.names(name) } end, function(tensor, name)
+        return { quantize.matrix(tensor, name, settings) }
+    end, progress)
 end
 
 return quantize

@@ -9,7 +9,7 @@ local checkpoint = require "pixelrefer.checkpoint"
 local core = require "pixelrefer.core"
 local json = require "pixelrefer.json"
 local pixelrefer = require "pixelrefer"
-local quantize = require "pixelrefer.quantize"
+local weights = require "pixelrefer.weights"
 
 local tensor = pixelrefer.tensor
 
@@ -120,7 +120,7 @@ local function decoder_bytes(model)
     for name, weight in pairs(decoder) do
         if not name:find("^embed_tokens") then read[name] = weight end
     end
-    return quantize.bytes { decoder = read }
+    return weights.bytes { decoder = read }
 end
 
 --- Bytes of all weights, and of those that a decode step reads: the layers, the final norm and the head.
@@ -161,8 +161,8 @@ local function keep()
     file:close()
 end
 
-local weights, step_bytes = weight_bytes(path)
-figures.weight_bytes = weights
+local step_bytes
+figures.weight_bytes, step_bytes = weight_bytes(path)
 
 --- The figures of the first answer, in float32.
 local function first_answer()
@@ -171,7 +171,7 @@ local function first_answer()
     figures.load_seconds = core.tick() - begin
     figures.ask = ask(model)
     figures.peak_bytes = memory("VmHWM")
-    figures.beyond_weights_bytes = figures.peak_bytes - weights
+    figures.beyond_weights_bytes = figures.peak_bytes - figures.weight_bytes
     return model.framework
 end
 

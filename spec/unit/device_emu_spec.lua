@@ -84,6 +84,16 @@ describe("a model on the emulated device", function()
         assert.equal(TOKENS, #model:ask(PROMPT, { max_new_tokens = TOKENS }).ids)
     end)
 
+    on_emu("tells how far its weights' upload is, each weight once", function()
+        local before, stages = 0, {}
+        local loaded = pixelrefer.load(MODEL, { device = "emu", compute = "f32", progress = function(stage, done, all)
+            assert.is_true(done > before and done <= all)
+            before, stages[stage], stages.rest = done, true, all - done
+        end })
+        assert.same({ uploading = true, rest = 0 }, stages)
+        assert.is_true(before < loaded.bytes and before > 0.9 * loaded.bytes) -- an object tokenizer has its own
+    end)
+
     on_emu("stays usable when the card is full", function()
         local ok, reason = with_memory(1, tensor.zeros, 3 * 2 ^ 20, { device = "emu" })
         assert.is_false(ok)

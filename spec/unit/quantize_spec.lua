@@ -6,7 +6,7 @@ local bits_of = require "support.bits"
 local core = require "pixelrefer.core"
 local files = require "support.files"
 local pixelrefer = require "pixelrefer"
-local quantize = require "pixelrefer.quantize"
+local weights = require "pixelrefer.weights"
 local seed = require "support.seed"
 local tensor = require "pixelrefer.tensor"
 
@@ -139,9 +139,9 @@ describe("quantised checkpoints", function()
                 for part, tensors in pairs(made.weights) do
                     for name, weight in pairs(tensors) do same_bits(weight, written.weights[part][name], name) end
                 end
-                assert.equal(quantize.bytes(written.weights), made.bytes)
+                assert.equal(weights.bytes(written.weights), made.bytes)
                 assert.same(describe_once(made).ids, describe_once(written).ids)
-                assert.is_true(made.bytes < 0.75 * quantize.bytes(pixelrefer.load(path).weights))
+                assert.is_true(made.bytes < 0.75 * weights.bytes(pixelrefer.load(path).weights))
                 assert.equal(kind == "int8" and 8 or 4, written.config.quantization.bits)
                 pixelrefer.load(target, { weights = kind })
                 assert.error_matches(function()
@@ -150,6 +150,16 @@ describe("quantised checkpoints", function()
                 assert.error_matches(function() pixelrefer.quantize(target, target .. "2") end, "bits already")
             end)
         end
+
+        it("tell how far their making is: " .. path:match("[^/]+$"), function()
+            local before, stages = 0, {}
+            local model = pixelrefer.load(path, { weights = "int4", progress = function(stage, done, all)
+                assert.is_true(done > before and done <= all)
+                before, stages[stage], stages.rest = done, true, all - done
+            end })
+            assert.same({ quantizing = true, rest = 0 }, stages)
+            assert.is_true(before > model.bytes)
+        end)
 
         it("stay near the weights that they were made of: " .. path:match("[^/]+$"), function()
             local plain, eight = pixelrefer.load(path), pixelrefer.load(path, { weights = "int8" })

@@ -5,7 +5,7 @@ local core = require "pixelrefer.core"
 local footprint = require "pixelrefer.footprint"
 local layout = require "pixelrefer.layout"
 local media = require "pixelrefer.media"
-local quantize = require "pixelrefer.quantize"
+local weights = require "pixelrefer.weights"
 
 local function describe_types(tensors)
     local bytes, names = {}, {}
@@ -23,11 +23,11 @@ local function describe_types(tensors)
 end
 
 -- What the checkpoint needs on a device, against what is free there.
-local function device_rows(config, weights, given)
+local function device_rows(config, weight_bytes, given)
     local available, total = core.device_memory(given.device)
     local compute = given.compute or core.compute(given.device)
     local asked = { context = given.context, frames = given.frames, cells = given.cells, compute = compute }
-    local needs, usual = footprint.needs(config, weights, asked), footprint.USUAL
+    local needs, usual = footprint.needs(config, weight_bytes, asked), footprint.USUAL
     local rows = {
         { "needed there", ("%.0f MiB: %.0f of weights, %.0f for %d tokens of context, %.0f of activations for %d x %d "
             .. "cells"):format(needs.total / 2 ^ 20, needs.weights / 2 ^ 20, needs.context / 2 ^ 20,
@@ -66,7 +66,7 @@ local function checkpoint_rows(path, given)
                                                                                       per_token / 1024) },
     }
     if given.device then
-        local bytes = config.quantization and quantize.bytes(parts.weights, given.device) or files.bytes
+        local bytes = config.quantization and weights.bytes(parts.weights, given.device) or files.bytes
         for _, row in ipairs(device_rows(config, bytes, given)) do rows[#rows + 1] = row end
     end
     return rows

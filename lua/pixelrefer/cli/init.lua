@@ -95,6 +95,9 @@ local function load_model(given)
     return model.load(name, {
         device = given.device, compute = given.compute, threads = given.threads, tokenizer = given.tokenizer,
         weights = given.weights, kv = given.kv,
+        progress = function(stage, done, all)
+            progress.show("%s %s: %.1f of %.1f GB", stage, name, done / 1e9, all / 1e9)
+        end,
     })
 end
 
