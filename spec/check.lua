@@ -213,12 +213,12 @@ local function run(lane)
     local name = lane[1]
     if lane.unless and lane.variable and os.getenv(lane.variable) == "1" then
         add { failed = 1 }
-        print(("FAIL  %-12s %s"):format(name, lane.unless))
+        print(("FAIL  %-15s %s"):format(name, lane.unless))
         return
     end
     if lane.unless then
         add { skipped = 1 }
-        print(("skip  %-12s %s"):format(name, lane.unless))
+        print(("skip  %-15s %s"):format(name, lane.unless))
         return
     end
     local log = ("%s/%s.log"):format(LOGS, name:gsub(" ", "-"))
@@ -231,7 +231,7 @@ local function run(lane)
     local counts = counts_of(log, succeeded)
     add(counts)
     local fine = succeeded and counts.failed == 0
-    print(("%s  %-12s %d passed, %d failed, %d skipped  %d s"):format(fine and "ok  " or "FAIL", name, counts.passed,
+    print(("%s  %-15s %d passed, %d failed, %d skipped  %d s"):format(fine and "ok  " or "FAIL", name, counts.passed,
         counts.failed, counts.skipped, os.time() - began))
     if not fine then os.execute(("tail -n 150 '%s' | sed 's/^/      | /'"):format(log)) end
     io.flush()

@@ -107,6 +107,8 @@ describe("the command line", function()
         assert.matches("2 layers", out)
         assert.equal("image", json.decode((select(2, run("info", file("picture.png"), "--json")))).kind)
         assert.matches("frames +8", (select(2, run("info", file("clip")))))
+        local _, _, reason = run("info", LITE, "--device", "cpu", "--compute", "fp16")
+        assert.matches("'compute' must be one of", reason)
     end)
 
     it("tokenizes and back", function()

@@ -5,6 +5,7 @@ local core = require "pixelrefer.core"
 local footprint = require "pixelrefer.footprint"
 local layout = require "pixelrefer.layout"
 local media = require "pixelrefer.media"
+local options = require "pixelrefer.options"
 local weights = require "pixelrefer.weights"
 
 local function describe_types(tensors)
@@ -25,6 +26,7 @@ end
 -- What the checkpoint needs on a device, against what is free there.
 local function device_rows(config, weight_bytes, given)
     local available, total = core.device_memory(given.device)
+    options.check({ compute = given.compute }, { compute = { "f32", "bf16", "int8" } }, "info")
     local compute = given.compute or core.compute(given.device)
     local asked = { context = given.context, frames = given.frames, cells = given.cells, compute = compute }
     local needs, usual = footprint.needs(config, weight_bytes, asked), footprint.USUAL
