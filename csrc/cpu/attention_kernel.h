@@ -23,8 +23,8 @@ enum {
     HALF_KEYS = KEY_BLOCK / 2,
 };
 
-/* What a part keeps while it walks over the blocks. Narrow operands lie as `v16_store_pair` puts them: where there is no
- * instruction for pairs, the second of pair i at i and the first half of the array behind it. */
+/* What a part keeps while it walks over the blocks. Narrow operands lie as `v16_store_pair` puts them: pair i at i;
+ * where there is no instruction for pairs its second lies at i, its first in the array's second half. */
 typedef struct attention_state {
     const pxr_attention_job *job;
     const pxr_attention_part *part;
@@ -39,7 +39,7 @@ typedef struct attention_state {
     float queries[PXR_ATTENTION_ROWS][PXR_HEAD_DIM_MAX]; /* the rows, narrow; else they are read as they lie */
 } attention_state;
 
-/* Vectors that an operand of a step takes, and how far they lie apart; the steps of `count` dims or keys. */
+/* Vectors that an operand of a step takes, and the steps of `count` dims or keys. */
 PXR_INLINE int vectors_of(const bool narrow)
 {
     return narrow ? PAIR_VECTORS : 1;
