@@ -28,7 +28,7 @@ class Heads(nn.Module):
         self.cell_parts, self.cell_way, self.cell_share = (nn.Linear(width, n) for n in (9, 2, COLOURS))
         self.token_colour, self.token_share = nn.Linear(projected_width, 1 + COLOURS), nn.Linear(projected_width, COLOURS)
         self.read_place, self.read_motion = nn.Linear(projected_width, 2), nn.Linear(projected_width, 2)
-        self.read_sharing = nn.Linear(projected_width, 6)
+        self.read_sharing, self.read_numbers = nn.Linear(projected_width, 6), nn.Linear(projected_width, COLOURS)
         for head in (self.cell_share, self.token_share):  # sums over a hundred cells would drown all else at first
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
@@ -76,6 +76,12 @@ class Heads(nn.Module):
                                   dtype=torch.float32)
             return loss + F.smooth_l1_loss(self.read_motion(read), motion)
         return loss + F.cross_entropy(self.read_sharing(read), batches.sharing_targets(scenes, about))
+
+    def numbers_loss(self, read, shares):
+        """From what the decoder knows, READ_AFTER layers up, at the token behind a picture's visual tokens, [n,D]: how many
+        objects there are of each colour."""
+        numbers = torch.stack([share.sum(dim=0).round() for share in shares])
+        return COLOURS * F.smooth_l1_loss(self.read_numbers(read).float(), numbers)
 
 
 def share_loss(found, shares):

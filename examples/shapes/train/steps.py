@@ -119,8 +119,9 @@ def text_step(model, heads, text, views, source, generator):
     loss = loss + 0.1 * region_loss
     if not model.is_lite and not views[0].is_clip:
         token_loss, report["number"] = heads.token_loss(visual, [v.cells for v in views], [v.shares for v in views])
-        loss = loss + 0.1 * token_loss
+        behind = halfway[:, 0]  # rows begin behind the visual tokens
+        loss = loss + token_loss + heads.numbers_loss(behind, [views[s].shares for s, _, _ in questions])
     at_rows, at_columns, at_places = zip(*read)
-    loss = loss + 0.3 * heads.reading_loss(halfway[list(at_rows), list(at_columns)], scenes,
-                                           [regions[place] for place in at_places])
+    loss = loss + heads.reading_loss(halfway[list(at_rows), list(at_columns)], scenes,
+                                     [regions[place] for place in at_places])
     return loss, report, len(regions)
