@@ -101,8 +101,9 @@ describe("the examples", function()
         assert.matches("stopped %(inspect%) with 16 object tokens of width 96", out)
     end)
 
-    it("demonstrates both small models on a picture and a clip", function()
+    it("demonstrates both small models on a picture and a clip, with right answers", function()
         local out = run("demo", "FOLDER/demo")
+        assert.is_nil(out:find("(it is: ", 1, true))
         assert.matches("PixelRefer-Lite", out, 1, true)
         assert.is_true(select(2, out:gsub("<object %d>", "")) >= 16)
         for _, name in ipairs { "picture-regions.png", "clip-regions-0.png", "clip-regions-3.png" } do
