@@ -21,7 +21,7 @@ function command.run(folder, words, prefix)
     local quoted = {}
     for i, word in ipairs(words) do quoted[i] = command.quoted(word) end
     local out, err = folder .. "/stdout", folder .. "/stderr"
-    local status = os.execute(("%s timeout 120 bin/pixelrefer %s >%s 2>%s </dev/null"):format(prefix or "",
+    local status = os.execute(("%s timeout 600 bin/pixelrefer %s >%s 2>%s </dev/null"):format(prefix or "",
         table.concat(quoted, " "), out, err))
     return status >= 256 and math.floor(status / 256) or status, files.read(out), files.read(err)
 end
