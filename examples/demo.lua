@@ -78,9 +78,11 @@ for _, name in ipairs { "shapes-vision-object", "shapes-object-only" } do
                                                name))
     print " a picture"
     ask(model, picture, about_picture)
-    if model.framework == "object_only" then -- the other is shown a region in one frame, and how it moves is guessed
+    if model.framework == "object_only" then
         print " a clip"
         ask(model, clip, about_clip)
+    else
+        print " a clip: not asked; it is shown a region in one frame and mostly guesses how it moves (its README.md)"
     end
 end
 print(("\nThe pictures with these objects: %s/picture-regions.png, clip-regions-0.png, clip-regions-%d.png"):format(

@@ -325,7 +325,7 @@ end
 -- Finishes a line: {region =, entry =, problem =, within = the share of the sample that is done then}. `answer` and
 -- `elapsed`, the seconds that it took, are there when it was answered with others.
 local function finish(job, sample, line, answer, elapsed)
-    local entry, problem, seconds, began, encoded = line.entry, line.problem, {}, core.tick(), sample.scene
+    local entry, problem, seconds, began = line.entry, line.problem, {}, core.tick()
     if not problem then
         local _, reason = attempt(work, job, sample, line.region, entry, seconds, answer)
         problem = reason
@@ -337,7 +337,9 @@ local function finish(job, sample, line, answer, elapsed)
     job.results:append(entry)
     job.within = line.within
     count(job, entry)
-    if sample.scene and (sample.scene ~= encoded or line.encoded) then seconds.encode = sample.scene.seconds.encode end
+    if sample.scene and not sample.encoding_logged then
+        seconds.encode, sample.encoding_logged = sample.scene.seconds.encode, true
+    end
     log(job, { scene = entry.scene, region = entry.region, id = entry.id, error = problem,
         seconds = core.tick() - began + (elapsed or 0), stages = seconds,
         generated = entry.ids and #entry.ids or nil })
@@ -346,11 +348,10 @@ end
 
 -- Works on the lines that wait. Where one of them cannot be answered each is asked alone, and that one says why.
 local function finish_waiting(job, sample)
-    local began, encoded, lines, answers, elapsed = core.tick(), sample.scene, job.waiting, nil, nil
+    local began, lines, answers, elapsed = core.tick(), job.waiting, nil, nil
     if #lines > 1 then
         answers = attempt(ask_together, job, sample)
         elapsed = answers and (core.tick() - began) / #lines
-        lines[1].encoded = sample.scene ~= encoded
     end
     for i, line in ipairs(lines) do
         finish(job, sample, line, answers and answers[i], elapsed)

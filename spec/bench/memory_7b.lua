@@ -5,19 +5,13 @@
 --
 -- The checkpoint of random weights (16 GB) is written once, below build/bench.
 local core = require "pixelrefer.core"
+local memory = require "bench.memory"
 local pixelrefer = require "pixelrefer"
 local tensor = require "pixelrefer.tensor"
 
 local FOLDER = (os.getenv("BUILD") or "build") .. "/bench/vision_object-7b"
 local BOUNDS = { int4 = 7, int8 = 10 } -- GiB
 local SIDE = 448                       -- pixels: 1,024 cells
-
-local function memory(key)
-    for line in io.lines("/proc/self/status") do
-        local kilobytes = line:match("^" .. key .. ":%s+(%d+) kB")
-        if kilobytes then return tonumber(kilobytes) / 2 ^ 20 end
-    end
-end
 
 local function answer(weights)
     local began = core.tick()
@@ -29,14 +23,14 @@ local function answer(weights)
     local found = model:encode(picture):ask("What is the relation of <region> and <region>?", regions,
         { max_new_tokens = 8 })
     print(("%s: peak %.2f GiB of at most %d; loaded in %.1f s, %d + %d tokens in %.1f s, in %s"):format(weights,
-        memory("VmHWM"), BOUNDS[weights], loaded - began, found.prompt_tokens, #found.ids, core.tick() - loaded,
+        memory.peak() / 2 ^ 30, BOUNDS[weights], loaded - began, found.prompt_tokens, #found.ids, core.tick() - loaded,
         model.compute))
 end
 
 local threads, weights = tonumber(arg[1]), arg[2]
 core.threads(threads)
 if weights then return answer(weights) end
-if not io.open(FOLDER .. "/config.json") then
+if not core.path_kind(FOLDER .. "/config.json") then
     local command = ("%s spec/fixtures/make_checkpoint.lua --preset 7b --framework vision_object --shards 4 %s"):format(
         arg[-1], FOLDER)
     assert(os.execute(command) == 0, "no checkpoint")

@@ -2,14 +2,13 @@
 -- decoded (masks are not).
 --
 --     pixelrefer run spec/bench/read_lvis.lua FILE
+package.path = "spec/?.lua;" .. package.path
 local core = require "pixelrefer.core"
 local dataset = require "pixelrefer.dataset"
+local memory = require "bench.memory"
 
 local function peak_mib()
-    for line in io.lines("/proc/self/status") do
-        local kib = line:match("^VmHWM:%s*(%d+) kB")
-        if kib then return kib / 1024 end
-    end
+    return memory.peak() / 2 ^ 20
 end
 
 local began = core.tick()

@@ -8,6 +8,7 @@
 local checkpoint = require "pixelrefer.checkpoint"
 local core = require "pixelrefer.core"
 local json = require "pixelrefer.json"
+local memory = require "bench.memory"
 local pixelrefer = require "pixelrefer"
 local weights = require "pixelrefer.weights"
 
@@ -30,14 +31,6 @@ local function least(run)
         best = math.min(best, core.tick() - begin)
     end
     return best
-end
-
---- A line of /proc/self/status in bytes.
-local function memory(key)
-    for line in io.lines("/proc/self/status") do
-        local kilobytes = line:match("^" .. key .. ":%s+(%d+) kB")
-        if kilobytes then return tonumber(kilobytes) * 1024 end
-    end
 end
 
 --- A picture of noise and two rectangular regions on it.
@@ -170,7 +163,7 @@ local function first_answer()
     local model = pixelrefer.load(path, { threads = threads })
     figures.load_seconds = core.tick() - begin
     figures.ask = ask(model)
-    figures.peak_bytes = memory("VmHWM")
+    figures.peak_bytes = memory.peak()
     figures.beyond_weights_bytes = figures.peak_bytes - figures.weight_bytes
     return model.framework
 end

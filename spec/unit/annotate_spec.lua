@@ -11,6 +11,7 @@ local merge = require "pixelrefer.annotate.merge"
 local pixelrefer = require "pixelrefer"
 local seed = require "support.seed"
 local tensor = require "pixelrefer.tensor"
+local together = require "pixelrefer.together"
 
 local REFER = "spec/fixtures/golden/models/refer"
 local LITE = "spec/fixtures/golden/models/lite_sharded_bin"
@@ -149,6 +150,21 @@ describe("annotate", function()
             end
         end
         refused("'together' must be an integer of at least 1, got 0", { together = 0 })
+    end)
+
+    it("answers as many at a time as it was told, those of a picture", function()
+        local ask, groups = together.ask, {}
+        finally(function() together.ask = ask end)
+        together.ask = function(questions, ...)
+            groups[#groups + 1] = #questions
+            return ask(questions, ...)
+        end
+        run()
+        assert.same({}, groups)
+        run { together = 2, where = "image.file_name == '0.png'" }
+        assert.same({ 2 }, groups) -- and the third alone
+        run { together = 8 }
+        assert.same({ 2, 3, 3, 3, 3 }, groups)
     end)
 
     it("says which of several that were answered together failed, and answers the others", function()

@@ -1,4 +1,5 @@
 -- Products in fewer bits on the CPU: compute = "bf16" and "int8".
+local attention = require "support.attention"
 local bits = require "support.bits"
 local core = require "pixelrefer.core"
 local pixelrefer = require "pixelrefer"
@@ -105,18 +106,10 @@ describe("attention over operands of bfloat16 on the CPU", function()
         computing("bf16", function()
             local all = core.attention(q, k, v, { causal = true })
             bits.same(all, core.attention(q, k:float(), v:float(), { causal = true }), "float16")
-            local none = tensor.full({ n + 70, kv_heads, dim }, 0 / 0):half()
             for _, chunk in ipairs { 1, 7, 64, 149 } do
-                local keys, values = none:clone(), none:clone()
-                for done = 0, n - 1, chunk do
-                    local count = math.min(chunk, n - done)
-                    keys:narrow(1, done + 1, count):copy_(k:narrow(1, done + 1, count))
-                    values:narrow(1, done + 1, count):copy_(v:narrow(1, done + 1, count))
-                    local segment = { query_count = count, key_count = done + count }
-                    local part = core.attention(q:narrow(1, done + 1, count), keys, values,
-                        { causal = true, segments = { segment } })
-                    bits.same(all:narrow(1, done + 1, count), part, ("chunks of %d"):format(chunk))
-                end
+                attention.in_chunks(q, k, v, chunk, function(first, count, found)
+                    bits.same(all:narrow(1, first, count), found, ("chunks of %d"):format(chunk))
+                end)
             end
             return all
         end)
@@ -144,7 +137,8 @@ describe("operands of eight bits on the CPU", function()
 
     for _, shape in ipairs(SHAPES) do
         local rows, depth, columns = unpack(shape)
-        for _, kind in ipairs { { 8, 32 }, { 8, 64 }, { 8, 128 }, { 8, 512 }, { 4, 32 }, { 4, 64 }, { 4, 256 } } do
+        for _, kind in ipairs { { 8, 32 }, { 8, 64 }, { 8, 128 }, { 8, 512 }, { 4, 32 }, { 4, 64 }, { 4, 128 },
+            { 4, 256 } } do
             local width, group = unpack(kind)
             it(("%d rows times %d x %d of %d bits in groups of %d have the same bits everywhere"):format(rows, columns,
                 depth, width, group), function()

@@ -3,6 +3,7 @@
 -- DEVICE=name runs them on another device than the CPU.
 local ffi = require "ffi"
 
+local attention = require "support.attention"
 local bits = require "support.bits"
 local core = require "pixelrefer.core"
 local device = require "support.device"
@@ -408,22 +409,10 @@ describe("fused ops", function()
                 local n, heads, kv_heads, dim = unpack(shape)
                 local q, k, v = uniform { n, heads, dim }, uniform { n, kv_heads, dim }, uniform { n, kv_heads, dim }
                 local all = core.attention(q, k, v, { causal = true })
-                local keys = tensor.full({ n + 70, kv_heads, dim }, 0 / 0, { device = device.name })
-                local values = tensor.full({ n + 70, kv_heads, dim }, 0 / 0, { device = device.name })
                 for _, chunk in ipairs(device.is_slow and { 64, 149 } or { 1, 7, 64, 149 }) do
-                    local done = 0
-                    keys:fill_(0 / 0)
-                    values:fill_(0 / 0)
-                    while done < n do
-                        local count = math.min(chunk, n - done)
-                        keys:narrow(1, done + 1, count):copy_(k:narrow(1, done + 1, count))
-                        values:narrow(1, done + 1, count):copy_(v:narrow(1, done + 1, count))
-                        local segment = { query_count = count, key_count = done + count }
-                        local part = core.attention(q:narrow(1, done + 1, count), keys, values,
-                            { causal = true, segments = { segment } })
-                        assert_same_bits(all:narrow(1, done + 1, count), part, ("chunks of %d"):format(chunk))
-                        done = done + count
-                    end
+                    attention.in_chunks(q, k, v, chunk, function(first, count, found)
+                        assert_same_bits(all:narrow(1, first, count), found, ("chunks of %d"):format(chunk))
+                    end)
                 end
             end
         end)

@@ -6,9 +6,9 @@ local bits_of = require "support.bits"
 local core = require "pixelrefer.core"
 local files = require "support.files"
 local pixelrefer = require "pixelrefer"
-local weights = require "pixelrefer.weights"
 local seed = require "support.seed"
 local tensor = require "pixelrefer.tensor"
+local weights = require "pixelrefer.weights"
 
 local same_bits, everywhere = bits_of.same, bits_of.everywhere
 
