@@ -48,7 +48,7 @@ typedef struct pxr_linear_job {
     pxr_activation activation;
 } pxr_linear_job;
 
-/* Up to PXR_LINEAR_FEW rows read the weights as they lie; more are cut into parts of so many rows and columns. */
+/* Up to PXR_LINEAR_FEW rows are one part; more are cut into parts of so many rows and columns. */
 enum { PXR_LINEAR_FEW = 16, PXR_LINEAR_ROWS = 192, PXR_LINEAR_COLUMNS = 24 };
 enum { PXR_LINEAR_INT8_COLUMNS = 32 }; /* where rows are int8 */
 

@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-enum { STRIP = 64 /* columns of a task where rows are few */ };
+/* Where rows are few: columns of a task are a multiple of STRIP, and each thread has about so many tasks. */
+enum { STRIP = 64, FEW_TASKS = 4 };
 
 typedef struct linear_work {
     const pxr_kernels *kernels;
@@ -32,18 +33,26 @@ static void do_block(void *context, int64_t task)
         work->kernels->linear(work->job, &part);
 }
 
+/* Columns of a task, a multiple of `unit` but for the last one's. Few rows take as long as memory needs for the weights;
+ * neighbouring rows of weights are asked for ahead and should be the same thread's. */
+static int64_t columns_of_task(int64_t rows, int64_t columns, int64_t unit)
+{
+    if (rows > PXR_LINEAR_FEW) return unit;
+    const int64_t tasks = (int64_t)pxr_threads() * FEW_TASKS, each = (columns + tasks - 1) / tasks;
+    return (each + unit - 1) / unit * unit;
+}
+
 static void run_linear(const pxr_linear_job *job, int64_t rows, int64_t columns)
 {
     if (rows == 0 || columns == 0) return;
-    const bool few = rows <= PXR_LINEAR_FEW, is_int8 = job->x.dtype == PXR_I8;
+    const bool few = rows <= PXR_LINEAR_FEW;
+    const int64_t unit = few ? STRIP : job->x.dtype == PXR_I8 ? PXR_LINEAR_INT8_COLUMNS : PXR_LINEAR_COLUMNS;
     linear_work work = {.kernels = pxr_cpu_kernels(),
                         .job = job,
                         .rows = rows,
                         .columns = columns,
                         .task_rows = few ? rows : PXR_LINEAR_ROWS,
-                        .task_columns = few       ? STRIP
-                                        : is_int8 ? PXR_LINEAR_INT8_COLUMNS
-                                                  : PXR_LINEAR_COLUMNS};
+                        .task_columns = columns_of_task(rows, columns, unit)};
     const int64_t down = (rows + work.task_rows - 1) / work.task_rows;
     pxr_parallel_tasks(down * ((columns + work.task_columns - 1) / work.task_columns), do_block, &work);
 }

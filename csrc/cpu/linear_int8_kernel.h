@@ -114,6 +114,7 @@ enum {
     INT8_ROWS = 4,    /* rows that share the weights that were read */
     INT8_COLUMNS = 4, /* columns whose sums are finished together */
     HALF_BLOCK = PXR_CHUNK_BLOCK / 2,
+    INT8_AHEAD = 6 << 10, /* bytes of weights that are on their way: what memory delivers in its latency */
 };
 
 /* 64 bytes of weights, those behind the first `count` zero. */
@@ -175,17 +176,23 @@ PXR_INLINE void load_x(const char *x, const pxr_dtype dtype, const int shift, __
     }
 }
 
-/* acc[r] += the sums of four chunks of one group each, a quarter for each chunk, times their scales. */
-PXR_INLINE void add_four_chunks(const pxr_linear_job *job, const int rows, const int8_rows *x, const int64_t *columns,
-                                int64_t chunk, const __m512i *sums, __m128 *acc)
+/* The scales of four chunks, a group each, a quarter for each chunk. */
+PXR_INLINE __m512 four_scales(const pxr_linear_job *job, const int64_t *columns, int64_t chunk)
 {
-    const __m512i quarters = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     __m128i four[INT8_COLUMNS];
 #pragma GCC unroll 4
     for (int c = 0; c < INT8_COLUMNS; c++)
         four[c] = _mm_loadl_epi64((const __m128i *)chunk_scale(job, columns[c], chunk));
     const __m128i ab = _mm_unpacklo_epi16(four[0], four[1]), cd = _mm_unpacklo_epi16(four[2], four[3]);
-    const __m512 scales = _mm512_cvtph_ps(_mm256_set_m128i(_mm_unpackhi_epi32(ab, cd), _mm_unpacklo_epi32(ab, cd)));
+    return _mm512_cvtph_ps(_mm256_set_m128i(_mm_unpackhi_epi32(ab, cd), _mm_unpacklo_epi32(ab, cd)));
+}
+
+/* acc[r] += the sums of four chunks of one group each, a quarter for each chunk, times their scales. */
+PXR_INLINE void add_four_chunks(const pxr_linear_job *job, const int rows, const int8_rows *x, const int64_t *columns,
+                                int64_t chunk, const __m512i *sums, __m128 *acc)
+{
+    const __m512i quarters = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const __m512 scales = four_scales(job, columns, chunk);
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
         const __m128i corrections = _mm_loadu_si128((const __m128i *)(x[r].corrections + chunk));
@@ -211,6 +218,7 @@ PXR_INLINE void sum_step(const pxr_linear_job *job, const int rows, const pxr_dt
                          const int8_rows *x, const int64_t *columns, int64_t k, __m512i *quarter)
 {
     const int registers = dtype == PXR_I8 && shift == PXR_CHUNK_SHIFT_MAX ? 2 : 1;
+    const int64_t next = INT8_COLUMNS * job->weight_stride, ahead = next < INT8_AHEAD ? INT8_AHEAD : next;
     __m512i sums[INT8_ROWS][INT8_COLUMNS], x_first[INT8_ROWS], x_second[INT8_ROWS];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) load_x(x[r].x + k, dtype, shift, &x_first[r], &x_second[r]);
@@ -220,7 +228,7 @@ PXR_INLINE void sum_step(const pxr_linear_job *job, const int rows, const pxr_dt
         const int64_t bytes = (dtype == PXR_I8 ? job->depth : (job->depth + 1) / 2) - begin;
         const char *w = job->weight.data + columns[c] * job->weight_stride + begin;
         __m512i first = load_bytes(w, bytes), second = _mm512_setzero_si512();
-        fetch(w + INT8_COLUMNS * job->weight_stride, (int64_t)registers * CACHE_LINE);
+        fetch(w + ahead, (int64_t)registers * CACHE_LINE);
         if (dtype == PXR_I8) {
             first = _mm512_xor_si512(first, _mm512_set1_epi8(-128));
             if (registers == 2) second = _mm512_xor_si512(load_bytes(w + 64, bytes - 64), _mm512_set1_epi8(-128));
@@ -336,56 +344,85 @@ typedef struct int8_block {
 } int8_block;
 
 /* The 64 bytes of sixteen columns at `begin` of their rows, as sixteen steps of eight bits each, or as 32: the low
- * halves of bytes, and the high ones, chunk by chunk. */
-PXR_INLINE void pack_steps(const pxr_linear_job *job, const pxr_dtype dtype, int64_t column, int64_t count,
-                           int64_t begin, __m512i (*steps)[INT8_REGISTERS])
+ * halves of bytes, and the high ones, chunk by chunk. All of them are there if `whole`. */
+PXR_INLINE void pack_steps(const pxr_linear_job *job, const pxr_dtype dtype, const bool whole, int64_t column,
+                           int64_t count, int64_t begin, __m512i (*steps)[INT8_REGISTERS])
 {
     const int64_t bytes = (dtype == PXR_I8 ? job->depth : (job->depth + 1) / 2) - begin;
     const int half = 1 << job->chunks.shift >> 3; /* steps of a chunk's halves */
-    __m512i rows[INT8_LANES], high[INT8_LANES];
-    for (int64_t c = 0; c < INT8_LANES; c++) {
-        rows[c] = c < count ? load_bytes(job->weight.data + (column + c) * job->weight_stride + begin, bytes)
-                            : _mm512_setzero_si512();
-        if (dtype == PXR_I8) {
-            rows[c] = _mm512_xor_si512(rows[c], _mm512_set1_epi8(-128));
-        } else {
-            high[c] = _mm512_and_si512(_mm512_srli_epi16(rows[c], 4), _mm512_set1_epi8(15));
-            rows[c] = _mm512_and_si512(rows[c], _mm512_set1_epi8(15));
-        }
-    }
+    const char *w = job->weight.data + column * job->weight_stride + begin;
+    __m512i rows[INT8_LANES];
+#pragma GCC unroll 16
+    for (int64_t c = 0; c < INT8_LANES; c++, w += job->weight_stride)
+        rows[c] = whole ? _mm512_loadu_si512(w) : c < count ? load_bytes(w, bytes) : _mm512_setzero_si512();
     transpose_bits(rows);
-    if (dtype == PXR_I8) {
-        for (int s = 0; s < INT8_LANES; s++) steps[s][0] = rows[s];
-        return;
-    }
-    transpose_bits(high);
+#pragma GCC unroll 16
     for (int s = 0; s < INT8_LANES; s++) {
-        const int at = s + s / half * half;
-        steps[at][0] = rows[s];
-        steps[at + half][0] = high[s];
+        if (dtype == PXR_I8) {
+            steps[s][0] = _mm512_xor_si512(rows[s], _mm512_set1_epi8(-128));
+        } else {
+            const int at = s + s / half * half;
+            steps[at][0] = _mm512_and_si512(rows[s], _mm512_set1_epi8(15));
+            steps[at + half][0] = _mm512_and_si512(_mm512_srli_epi16(rows[s], 4), _mm512_set1_epi8(15));
+        }
     }
 }
 
-/* Columns column .. column + count - 1 from k on; what is missing is zero. */
-PXR_INLINE void pack_block(const pxr_linear_job *job, const pxr_dtype dtype, int64_t column, int64_t count, int64_t k,
-                           int64_t depth, int8_block *block)
+/* The scales of four chunks, a group each, of sixteen columns. */
+PXR_INLINE void pack_scales(const pxr_linear_job *job, int64_t column, int64_t chunk,
+                            float (*scales)[PXR_LINEAR_INT8_COLUMNS])
+{
+    __m512 four[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const int64_t first = column + 4 * i, columns[INT8_COLUMNS] = {first, first + 1, first + 2, first + 3};
+        four[i] = four_scales(job, columns, chunk);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 4; i += 2) { /* chunks i and i + 1 */
+        const int halves = i == 0 ? 0x44 : 0xee;
+        const __m512 ab = _mm512_shuffle_f32x4(four[0], four[1], halves);
+        const __m512 cd = _mm512_shuffle_f32x4(four[2], four[3], halves);
+        _mm512_storeu_ps(scales[i], _mm512_shuffle_f32x4(ab, cd, 0x88));
+        _mm512_storeu_ps(scales[i + 1], _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    }
+}
+
+/* Columns of x that a block holds of the `left` ones: whole chunks. */
+PXR_INLINE int64_t padded_depth(int64_t left)
+{
+    return left < INT8_DEPTH ? (left + PXR_CHUNK_BLOCK - 1) / PXR_CHUNK_BLOCK * PXR_CHUNK_BLOCK : INT8_DEPTH;
+}
+
+/* Columns column .. column + count - 1 from k on; what is missing is zero. All of them are there if `whole`. */
+PXR_INLINE void pack_block(const pxr_linear_job *job, const pxr_dtype dtype, const bool whole, int64_t column,
+                           int64_t count, int64_t k, int64_t depth, int8_block *block)
 {
     const int64_t span = dtype == PXR_I8 ? 64 : PXR_CHUNK_BLOCK; /* k that 64 bytes hold */
     for (int64_t at = 0; at < depth; at += span)
         for (int64_t v = 0; v < INT8_REGISTERS; v++)
-            pack_steps(job, dtype, column + v * INT8_LANES, count - v * INT8_LANES,
+            pack_steps(job, dtype, whole, column + v * INT8_LANES, count - v * INT8_LANES,
                        dtype == PXR_I8 ? k + at : (k + at) / 2,
                        (__m512i(*)[INT8_REGISTERS]) & block->weights[at / 4][v]);
-    const int64_t first = k >> job->chunks.shift;
-    for (int64_t i = 0; i < depth >> job->chunks.shift && first + i < job->chunks.count; i++)
+    const int64_t first = k >> job->chunks.shift, chunks = depth >> job->chunks.shift;
+    if (whole && job->scales.group_shift == job->chunks.shift) {
+        for (int64_t i = 0; i < chunks; i += 4)
+            for (int64_t v = 0; v < INT8_REGISTERS; v++)
+                pack_scales(job, column + v * INT8_LANES, first + i,
+                            (float(*)[PXR_LINEAR_INT8_COLUMNS]) & block->scales[i][v * INT8_LANES]);
+        return;
+    }
+    for (int64_t i = 0; i < chunks && first + i < job->chunks.count; i++)
         for (int64_t c = 0; c < PXR_LINEAR_INT8_COLUMNS; c++)
             block->scales[i][c] = c < count ? float16_at(chunk_scale(job, column + c, first + i)) : 0.0f;
 }
 
-/* `rows` rows from row `row` on times the block, chunk by chunk. */
+/* `rows` rows from row `row` on times the block, chunk by chunk. On the way it asks for what the next block will be made
+ * of, 32 columns from `next` on (NULL: it does not): while a block is packed memory could not deliver as much. */
 PXR_INLINE void int8_block_tile(const pxr_linear_job *job, const int rows, int64_t row, int64_t k, int64_t depth,
-                                const int8_block *block, float (*sums)[PXR_LINEAR_INT8_COLUMNS])
+                                const int8_block *block, const char *next, float (*sums)[PXR_LINEAR_INT8_COLUMNS])
 {
+    const int64_t next_bytes = weight_bytes(job->weight.dtype, INT8_DEPTH);
     const int shift = job->chunks.shift;
     const int64_t steps = (int64_t)1 << shift >> 2, stride = job->x_stride;
     const int64_t first_chunk = k >> shift, chunks = job->chunks.count - first_chunk;
@@ -406,6 +443,10 @@ PXR_INLINE void int8_block_tile(const pxr_linear_job *job, const int rows, int64
 #pragma GCC unroll 2
             for (int v = 0; v < INT8_REGISTERS; v++) sum[r][v] = _mm512_set1_epi32(corrections[r * job->chunks.count]);
         for (int64_t step = 0; step < steps; step++, weights++, x += 4) {
+            if (next && step % 4 == 0) {
+                fetch(next, next_bytes);
+                next += job->weight_stride;
+            }
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
                 int32_t four;
@@ -430,36 +471,58 @@ PXR_INLINE void int8_block_tile(const pxr_linear_job *job, const int rows, int64
         for (int v = 0; v < INT8_REGISTERS; v++) _mm512_storeu_ps(sums[r] + v * INT8_LANES, acc[r][v]);
 }
 
+/* All rows of a part times the block, in tiles. */
+PXR_INLINE void int8_times_block(const pxr_linear_job *job, const pxr_linear_part *part, int64_t k, int64_t depth,
+                                 const char *next, int8_block *block)
+{
+    int64_t row = part->row_begin;
+    float(*sums)[PXR_LINEAR_INT8_COLUMNS] = block->sums;
+    for (; row + INT8_TILE_ROWS <= part->row_end; row += INT8_TILE_ROWS, sums += INT8_TILE_ROWS, next = NULL)
+        int8_block_tile(job, INT8_TILE_ROWS, row, k, depth, block, next, sums);
+    for (; row + 4 <= part->row_end; row += 4, sums += 4, next = NULL)
+        int8_block_tile(job, 4, row, k, depth, block, next, sums);
+    for (; row + 2 <= part->row_end; row += 2, sums += 2) int8_block_tile(job, 2, row, k, depth, block, NULL, sums);
+    for (; row < part->row_end; row++, sums++) int8_block_tile(job, 1, row, k, depth, block, NULL, sums);
+}
+
+/* At most PXR_LINEAR_INT8_COLUMNS columns. */
 PXR_TEMPLATE void int8_product_of_many(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
 {
-    enum { HALF = INT8_TILE_ROWS / 2 };
     const int64_t rows = part->row_end - part->row_begin, count = part->column_end - part->column_begin;
+    const char *w = job->weight.data + part->column_begin * job->weight_stride;
     int8_block block; /* too large to be cleared whole */
-    memset(block.sums, 0, sizeof block.sums);
+    memset(block.sums, 0, (size_t)rows * sizeof block.sums[0]);
     for (int64_t k = 0; k < job->depth; k += INT8_DEPTH) {
-        const int64_t left = (job->depth - k + PXR_CHUNK_BLOCK - 1) / PXR_CHUNK_BLOCK * PXR_CHUNK_BLOCK;
-        const int64_t depth = left < INT8_DEPTH ? left : INT8_DEPTH;
-        pack_block(job, dtype, part->column_begin, count, k, depth, &block);
-        int64_t r = 0;
-        for (; r + INT8_TILE_ROWS <= rows; r += INT8_TILE_ROWS)
-            int8_block_tile(job, INT8_TILE_ROWS, part->row_begin + r, k, depth, &block, &block.sums[r]);
-        for (; r + HALF <= rows; r += HALF)
-            int8_block_tile(job, HALF, part->row_begin + r, k, depth, &block, &block.sums[r]);
-        for (; r < rows; r++) int8_block_tile(job, 1, part->row_begin + r, k, depth, &block, &block.sums[r]);
+        const int64_t left = job->depth - k, end = k + INT8_DEPTH;
+        if (left >= INT8_DEPTH && count == PXR_LINEAR_INT8_COLUMNS)
+            pack_block(job, dtype, true, part->column_begin, count, k, INT8_DEPTH, &block);
+        else
+            pack_block(job, dtype, false, part->column_begin, count, k, padded_depth(left), &block);
+        const char *next = left > INT8_DEPTH ? w + weight_bytes(dtype, end)
+                                             : w + PXR_LINEAR_INT8_COLUMNS * job->weight_stride;
+        int8_times_block(job, part, k, padded_depth(left), next, &block);
     }
     for (int64_t r = 0; r < rows; r++) finish_row(job, part->row_begin + r, part->column_begin, block.sums[r], count);
 }
 
 PXR_TEMPLATE void int8_linear_of(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
 {
-    if (part->row_end - part->row_begin > PXR_LINEAR_FEW)
-        int8_product_of_many(job, part, dtype);
-    else if (job->chunks.shift == 7)
-        int8_product_of_few(job, part, dtype, 7);
-    else if (job->chunks.shift == 6)
-        int8_product_of_few(job, part, dtype, 6);
-    else
-        int8_product_of_few(job, part, dtype, 5);
+    if (part->row_end - part->row_begin <= INT8_ROWS) {
+        if (job->chunks.shift == 7)
+            int8_product_of_few(job, part, dtype, 7);
+        else if (job->chunks.shift == 6)
+            int8_product_of_few(job, part, dtype, 6);
+        else
+            int8_product_of_few(job, part, dtype, 5);
+        return;
+    }
+    for (int64_t column = part->column_begin; column < part->column_end; column += PXR_LINEAR_INT8_COLUMNS) {
+        const int64_t end = column + PXR_LINEAR_INT8_COLUMNS;
+        pxr_linear_part strip = *part;
+        strip.column_begin = column;
+        strip.column_end = end < part->column_end ? end : part->column_end;
+        int8_product_of_many(job, &strip, dtype);
+    }
 }
 
 #else
