@@ -53,6 +53,7 @@ $(BUILD)/obj/csrc/cpu/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
 $(BUILD)/obj/csrc/cpu/%_avx512.o: ALL_CFLAGS += $(AVX512_FLAGS)
 $(BUILD)/obj/csrc/cpu/%_avx512_vnni.o: ALL_CFLAGS += $(AVX512_FLAGS) -mavx512vnni
 $(BUILD)/obj/csrc/cpu/%_avx512_bf16.o: ALL_CFLAGS += $(AVX512_FLAGS) -mavx512vnni -mavx512bf16
+$(BUILD)/obj/csrc/cpu/%_amx.o: ALL_CFLAGS += $(AVX512_FLAGS) -mavx512vnni -mavx512bf16
 
 # The generic vectors of the scalar set make gcc's debug information for them slow to work out.
 $(BUILD)/obj/csrc/cpu/kernels_%.o: ALL_CFLAGS += -fno-var-tracking-assignments

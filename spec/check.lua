@@ -86,7 +86,9 @@ local function thread_sanitized(settings, ...)
 end
 
 local CHECKED = "-O2 -g -Werror"
-local ADDRESS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+-- Tiles are plain C there, so that every processor with the rest of their instruction set tests what is made of them.
+local ADDRESS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined "
+    .. "-DPXR_AMX_EMULATED"
 local ADDRESS_SETTINGS = "ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 "
     .. "LSAN_OPTIONS=suppressions=$PWD/spec/support/leaks.supp:print_suppressions=0"
 local THREAD = "-O1 -g -fsanitize=thread"
@@ -143,6 +145,7 @@ local LANES = {
     isa_lane("avx512", "avx512bw"),
     isa_lane("avx512_vnni", "avx512_vnni"),
     isa_lane("avx512_bf16", "avx512_bf16"),
+    isa_lane("amx", "amx_int8"),
     { "emu", unless = NO_HEADERS, variable = "REQUIRE_EMU",
         build("check", CHECKED, nil, "all emu build/check/kernels/conformance"),
         together("emu",

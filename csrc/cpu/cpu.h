@@ -15,6 +15,7 @@ typedef enum pxr_isa {
     PXR_ISA_AVX512,
     PXR_ISA_AVX512_VNNI, /* sums of products of bytes */
     PXR_ISA_AVX512_BF16, /* the same, and of bfloat16 pairs */
+    PXR_ISA_AMX,         /* the same, and tiles of both */
     PXR_ISA_COUNT
 } pxr_isa;
 

@@ -6,6 +6,13 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 static const struct {
     const char *name;
@@ -17,11 +24,13 @@ static const struct {
     [PXR_ISA_AVX512] = {"avx512", &pxr_kernels_avx512},
     [PXR_ISA_AVX512_VNNI] = {"avx512_vnni", &pxr_kernels_avx512_vnni},
     [PXR_ISA_AVX512_BF16] = {"avx512_bf16", &pxr_kernels_avx512_bf16},
+    [PXR_ISA_AMX] = {"amx", &pxr_kernels_amx},
 #else
     [PXR_ISA_AVX2] = {"avx2", NULL},
     [PXR_ISA_AVX512] = {"avx512", NULL},
     [PXR_ISA_AVX512_VNNI] = {"avx512_vnni", NULL},
     [PXR_ISA_AVX512_BF16] = {"avx512_bf16", NULL},
+    [PXR_ISA_AMX] = {"amx", NULL},
 #endif
 };
 
@@ -31,6 +40,26 @@ const char *pxr_isa_name(pxr_isa isa)
 {
     return sets[isa].name;
 }
+
+#if defined(__x86_64__)
+
+/* Whether there are tiles of bfloat16 and int8, and the system lets this process use them: it asks for permission. */
+static bool may_use_tiles(void)
+{
+#if defined(PXR_AMX_EMULATED)
+    return true;
+#elif defined(__linux__)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    unsigned a, b, c, features;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &features)) return false;
+    const unsigned wanted = 1u << 22 | 1u << 24 | 1u << 25; /* AMX-BF16, AMX-TILE, AMX-INT8 */
+    return (features & wanted) == wanted && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
+#endif
 
 bool pxr_isa_available(pxr_isa isa)
 {
@@ -43,7 +72,9 @@ bool pxr_isa_available(pxr_isa isa)
     if (isa == PXR_ISA_AVX512) return avx512;
     const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
     if (isa == PXR_ISA_AVX512_VNNI) return vnni;
-    if (isa == PXR_ISA_AVX512_BF16) return vnni && __builtin_cpu_supports("avx512bf16");
+    const bool bf16 = vnni && __builtin_cpu_supports("avx512bf16");
+    if (isa == PXR_ISA_AVX512_BF16) return bf16;
+    if (isa == PXR_ISA_AMX) return bf16 && may_use_tiles();
 #endif
     return false;
 }
@@ -58,7 +89,7 @@ pxr_status pxr_cpu_isa_set(const char *name, pxr_error *error)
         return PXR_OK;
     }
     return pxr_fail(error, PXR_ERROR_ARGUMENT,
-                    "no such instruction set: \"%s\" (scalar, avx2, avx512, avx512_vnni, avx512_bf16)", name);
+                    "no such instruction set: \"%s\" (scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx)", name);
 }
 
 pxr_isa pxr_cpu_isa(void)

@@ -35,7 +35,10 @@ enum { PXR_CHUNK_SHIFT_MIN = 5, PXR_CHUNK_SHIFT_MAX = 7, PXR_CHUNK_BLOCK = 1 << 
 
 /* out = activation(x weight^T + bias) + residual; strides in elements unless said otherwise. Rows of x are float32;
  * bfloat16 where the weights are, with zeros behind their end up to a multiple of 64 bytes; or int8 with `chunks`, with
- * zeros up to a multiple of PXR_CHUNK_BLOCK, the columns of a chunk ordered as kernels->quantize_x leaves them. */
+ * zeros up to a multiple of PXR_CHUNK_BLOCK, the columns of a chunk ordered as kernels->quantize_x leaves them.
+ *
+ * Tiled rows of fewer bits lie as the second operands of tiles: [rows / 16][x_stride / 4][16 rows][4 bytes], the chunks'
+ * scales and corrections as [rows / 16][count][16 rows]; what rows behind the last hold is of no consequence. */
 typedef struct pxr_linear_job {
     float *out;
     const float *residual; /* may be NULL, or `out` */
@@ -46,11 +49,13 @@ typedef struct pxr_linear_job {
     pxr_chunks chunks;
     int64_t depth; /* K */
     pxr_activation activation;
+    bool is_tiled;
 } pxr_linear_job;
 
 /* Up to PXR_LINEAR_FEW rows are one part; more are cut into parts of so many rows and columns. */
 enum { PXR_LINEAR_FEW = 16, PXR_LINEAR_ROWS = 192, PXR_LINEAR_COLUMNS = 24 };
-enum { PXR_LINEAR_INT8_COLUMNS = 32 }; /* where rows are int8 */
+enum { PXR_LINEAR_INT8_COLUMNS = 32 };                            /* where rows are int8 */
+enum { PXR_LINEAR_TILE_ROWS = 16, PXR_LINEAR_TILE_COLUMNS = 32 }; /* where they are tiled */
 
 /* Rows row_begin .. row_end-1 and columns column_begin .. column_end-1 of `out`: any number of columns for at most
  * PXR_LINEAR_FEW rows, else at most PXR_LINEAR_ROWS and PXR_LINEAR_COLUMNS. */
@@ -82,6 +87,7 @@ typedef struct pxr_attention_part {
 enum { PXR_ATTENTION_ROWS = 192, PXR_HEAD_DIM_MAX = 160 };
 
 typedef struct pxr_kernels {
+    bool has_tiles; /* rows of x of fewer bits are tiled: always of bfloat16, of int8 above PXR_LINEAR_FEW */
     void (*linear)(const pxr_linear_job *job, const pxr_linear_part *part);
     void (*linear_int8)(const pxr_linear_job *job, const pxr_linear_part *part); /* rows of int8 */
     void (*attention)(const pxr_attention_job *job, const pxr_attention_part *part);
@@ -116,7 +122,8 @@ const pxr_kernels *pxr_cpu_kernels(void);
 
 extern const pxr_kernels pxr_kernels_scalar;
 #if defined(__x86_64__)
-extern const pxr_kernels pxr_kernels_avx2, pxr_kernels_avx512, pxr_kernels_avx512_vnni, pxr_kernels_avx512_bf16;
+extern const pxr_kernels pxr_kernels_avx2, pxr_kernels_avx512, pxr_kernels_avx512_vnni, pxr_kernels_avx512_bf16,
+    pxr_kernels_amx;
 #endif
 
 /** Runs `work(context, i)` for i = 0 .. count-1 on the pool, handing out the next number to whoever is free: for pieces

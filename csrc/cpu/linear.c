@@ -33,26 +33,26 @@ static void do_block(void *context, int64_t task)
         work->kernels->linear(work->job, &part);
 }
 
-/* Columns of a task, a multiple of `unit` but for the last one's. Few rows take as long as memory needs for the weights;
- * neighbouring rows of weights are asked for ahead and should be the same thread's. */
-static int64_t columns_of_task(int64_t rows, int64_t columns, int64_t unit)
+/* Columns of a task. Few rows take as long as memory needs for the weights; neighbouring rows of weights are asked for
+ * ahead and should be the same thread's. */
+static int64_t columns_of_task(const pxr_linear_job *job, int64_t rows, int64_t columns)
 {
-    if (rows > PXR_LINEAR_FEW) return unit;
+    if (rows > PXR_LINEAR_FEW && job->is_tiled) return PXR_LINEAR_TILE_COLUMNS;
+    if (rows > PXR_LINEAR_FEW) return job->x.dtype == PXR_I8 ? PXR_LINEAR_INT8_COLUMNS : PXR_LINEAR_COLUMNS;
     const int64_t tasks = (int64_t)pxr_threads() * FEW_TASKS, each = (columns + tasks - 1) / tasks;
-    return (each + unit - 1) / unit * unit;
+    return (each + STRIP - 1) / STRIP * STRIP;
 }
 
 static void run_linear(const pxr_linear_job *job, int64_t rows, int64_t columns)
 {
     if (rows == 0 || columns == 0) return;
     const bool few = rows <= PXR_LINEAR_FEW;
-    const int64_t unit = few ? STRIP : job->x.dtype == PXR_I8 ? PXR_LINEAR_INT8_COLUMNS : PXR_LINEAR_COLUMNS;
     linear_work work = {.kernels = pxr_cpu_kernels(),
                         .job = job,
                         .rows = rows,
                         .columns = columns,
                         .task_rows = few ? rows : PXR_LINEAR_ROWS,
-                        .task_columns = columns_of_task(rows, columns, unit)};
+                        .task_columns = columns_of_task(job, rows, columns)};
     const int64_t down = (rows + work.task_rows - 1) / work.task_rows;
     pxr_parallel_tasks(down * ((columns + work.task_columns - 1) / work.task_columns), do_block, &work);
 }
@@ -98,27 +98,87 @@ static pxr_dtype x_type(const pxr_device *device, const pxr_linear_args *args, c
     return device->compute == PXR_COMPUTE_INT8 && has_chunks ? PXR_I8 : PXR_F32;
 }
 
+/* Memory for so many rows of fewer bits, with their chunks; the job points into it. NULL: there is none. */
+static void *allocate_x(pxr_linear_job *job, int64_t rows, pxr_error *error)
+{
+    const size_t row_bytes = (size_t)job->x_stride + (size_t)job->chunks.count * (sizeof(float) + sizeof(int32_t));
+    size_t bytes;
+    char *block = NULL;
+    if (!pxr_mul_size((size_t)rows, row_bytes, &bytes) || !(block = pxr_malloc(bytes))) {
+        pxr_fail_memory(error, row_bytes, "linear");
+        return NULL;
+    }
+    job->x.data = block;
+    job->chunks.scales = (float *)(void *)(block + rows * job->x_stride);
+    job->chunks.corrections = (int32_t *)(void *)(job->chunks.scales + rows * job->chunks.count);
+    return block;
+}
+
+/* Rows of x on their way into tiles. */
+typedef struct arrangement {
+    const pxr_linear_job *from;
+    char *values;
+    pxr_chunks chunks;
+    int64_t rows;
+} arrangement;
+
+/* Tiles begin .. end - 1 of rows. */
+static void arrange(void *context, int64_t begin, int64_t end)
+{
+    enum { SIDE = PXR_LINEAR_TILE_ROWS, UNIT = 4 /* bytes */ };
+    const arrangement *work = context;
+    const pxr_linear_job *from = work->from;
+    const int64_t units = from->x_stride / UNIT, chunks = from->chunks.count;
+    const int64_t last = end * SIDE < work->rows ? end * SIDE : work->rows;
+    for (int64_t row = begin * SIDE; row < last; row++) {
+        const int64_t tile = row / SIDE * SIDE, place = row % SIDE;
+        char *values = work->values + tile * from->x_stride + place * UNIT;
+        for (int64_t i = 0; i < units; i++)
+            memcpy(values + i * SIDE * UNIT, from->x.data + row * from->x_stride + i * UNIT, UNIT);
+        for (int64_t i = 0; i < chunks; i++) {
+            const int64_t at = tile * chunks + i * SIDE + place;
+            work->chunks.scales[at] = from->chunks.scales[row * chunks + i];
+            work->chunks.corrections[at] = from->chunks.corrections[row * chunks + i];
+        }
+    }
+}
+
+/* Arranges the job's rows as tiles, in memory that takes the place of `block`. */
+static pxr_status arrange_x(pxr_linear_job *job, int64_t rows, void **block, pxr_error *error)
+{
+    const int64_t tiles = (rows + PXR_LINEAR_TILE_ROWS - 1) / PXR_LINEAR_TILE_ROWS, all = tiles * PXR_LINEAR_TILE_ROWS;
+    pxr_linear_job tiled = *job;
+    void *fresh = allocate_x(&tiled, all, error);
+    if (!fresh) return PXR_ERROR_MEMORY;
+    arrangement work = {.from = job, .values = fresh, .chunks = tiled.chunks, .rows = rows};
+    pxr_parallel_for(tiles, 1, arrange, &work);
+    pxr_free(*block);
+    *block = fresh;
+    *job = tiled;
+    job->is_tiled = true;
+    return PXR_OK;
+}
+
 /* Gives the job rows of its x's type, in memory that the caller frees. */
 static pxr_status narrow_x(pxr_linear_job *job, const pxr_tensor *x, void **block, pxr_error *error)
 {
     const bool is_int8 = job->x.dtype == PXR_I8;
     const int64_t rows = x->size[0], unit = is_int8 ? PXR_CHUNK_BLOCK : PXR_ALIGNMENT / (int64_t)sizeof(uint16_t);
-    narrow_rows narrowed = {.x = x, .weights = job->weight.dtype, .padded = (job->depth + unit - 1) / unit * unit};
+    const int64_t padded = (job->depth + unit - 1) / unit * unit;
     const int shift = job->scales.group_shift;
-    narrowed.chunks.shift = shift < PXR_CHUNK_SHIFT_MAX ? shift : PXR_CHUNK_SHIFT_MAX;
-    if (is_int8) narrowed.chunks.count = ((job->depth - 1) >> narrowed.chunks.shift) + 1;
-    job->x_stride = narrowed.padded * (int64_t)pxr_dtype_size(job->x.dtype);
-    const size_t row_bytes = (size_t)job->x_stride + (size_t)narrowed.chunks.count * (sizeof(float) + sizeof(int32_t));
-    size_t bytes;
-    if (!pxr_mul_size((size_t)rows, row_bytes, &bytes) || !(*block = pxr_malloc(bytes)))
-        return pxr_fail_memory(error, row_bytes, "linear");
-    narrowed.values = *block;
-    narrowed.chunks.scales = (float *)(void *)(narrowed.values + rows * job->x_stride);
-    narrowed.chunks.corrections = (int32_t *)(void *)(narrowed.chunks.scales + rows * narrowed.chunks.count);
-    pxr_parallel_for(rows, ROUND_GRAIN / narrowed.padded + 1, narrow, &narrowed);
-    job->x.data = narrowed.values;
-    job->chunks = narrowed.chunks;
-    return PXR_OK;
+    job->chunks.shift = shift < PXR_CHUNK_SHIFT_MAX ? shift : PXR_CHUNK_SHIFT_MAX;
+    job->chunks.count = is_int8 ? ((job->depth - 1) >> job->chunks.shift) + 1 : 0;
+    job->x_stride = padded * (int64_t)pxr_dtype_size(job->x.dtype);
+    *block = allocate_x(job, rows, error);
+    if (!*block) return PXR_ERROR_MEMORY;
+    narrow_rows narrowed = {.x = x,
+                            .weights = job->weight.dtype,
+                            .values = *block,
+                            .padded = padded,
+                            .chunks = job->chunks};
+    pxr_parallel_for(rows, ROUND_GRAIN / padded + 1, narrow, &narrowed);
+    const bool tiles = pxr_cpu_kernels()->has_tiles && (!is_int8 || rows > PXR_LINEAR_FEW);
+    return tiles ? arrange_x(job, rows, block, error) : PXR_OK;
 }
 
 pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)
@@ -141,7 +201,10 @@ pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
     if (args->x->size[0] > 0 && job.depth > 0) job.x.dtype = x_type(device, args, &job.scales);
     if (job.x.dtype != PXR_F32) {
         const pxr_status status = narrow_x(&job, args->x, &block, error);
-        if (status != PXR_OK) return status;
+        if (status != PXR_OK) {
+            pxr_free(block);
+            return status;
+        }
     }
     run_linear(&job, args->out->size[0], args->out->size[1]);
     pxr_free(block);

@@ -378,14 +378,14 @@ PXR_INLINE void pack_scales(const pxr_linear_job *job, int64_t column, int64_t c
         const int64_t first = column + 4 * i, columns[INT8_COLUMNS] = {first, first + 1, first + 2, first + 3};
         four[i] = four_scales(job, columns, chunk);
     }
-#pragma GCC unroll 2
-    for (int i = 0; i < 4; i += 2) { /* chunks i and i + 1 */
-        const int halves = i == 0 ? 0x44 : 0xee;
-        const __m512 ab = _mm512_shuffle_f32x4(four[0], four[1], halves);
-        const __m512 cd = _mm512_shuffle_f32x4(four[2], four[3], halves);
-        _mm512_storeu_ps(scales[i], _mm512_shuffle_f32x4(ab, cd, 0x88));
-        _mm512_storeu_ps(scales[i + 1], _mm512_shuffle_f32x4(ab, cd, 0xdd));
-    }
+    const __m512 low_ab = _mm512_shuffle_f32x4(four[0], four[1], 0x44); /* the first two chunks */
+    const __m512 low_cd = _mm512_shuffle_f32x4(four[2], four[3], 0x44);
+    const __m512 high_ab = _mm512_shuffle_f32x4(four[0], four[1], 0xee); /* the other two */
+    const __m512 high_cd = _mm512_shuffle_f32x4(four[2], four[3], 0xee);
+    _mm512_storeu_ps(scales[0], _mm512_shuffle_f32x4(low_ab, low_cd, 0x88));
+    _mm512_storeu_ps(scales[1], _mm512_shuffle_f32x4(low_ab, low_cd, 0xdd));
+    _mm512_storeu_ps(scales[2], _mm512_shuffle_f32x4(high_ab, high_cd, 0x88));
+    _mm512_storeu_ps(scales[3], _mm512_shuffle_f32x4(high_ab, high_cd, 0xdd));
 }
 
 /* Columns of x that a block holds of the `left` ones: whole chunks. */

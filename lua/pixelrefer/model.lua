@@ -36,12 +36,16 @@ local LOAD_OPTIONS = {
 -- The models that there are.
 local models = setmetatable({}, { __mode = "k" })
 
+-- Instruction sets that multiply bytes, and bfloat16, faster than float32.
+local BYTES = { avx512_vnni = true, avx512_bf16 = true, amx = true }
+local BFLOAT16 = { avx512_bf16 = true, amx = true }
+
 -- The precision that a device multiplies a model's matrices in at the highest rate.
 local function fastest(device, config)
     if device ~= "cpu" then return "bf16" end
     local isa = core.isa()
-    if config.quantization then return (isa == "avx512_vnni" or isa == "avx512_bf16") and "int8" or "f32" end
-    return isa == "avx512_bf16" and "bf16" or "f32"
+    if config.quantization then return BYTES[isa] and "int8" or "f32" end
+    return BFLOAT16[isa] and "bf16" or "f32"
 end
 
 -- Gives a device the precision that is asked for; a device has one, which other models may be using.

@@ -1,0 +1,129 @@
+/* The processor's tile registers: eight, of 16 rows of 64 bytes, and products of two of them. With PXR_AMX_EMULATED they
+ * are plain C, so that what is computed with them can be tested on machines that have none. Included by
+ * linear_amx_kernel.h only.
+ *
+ * Registers 0 .. 3 hold sums, 4 and 5 first operands, 6 and 7 second ones. Their numbers must be literals.
+ */
+#ifndef PXR_CPU_AMX_TILE_H
+#define PXR_CPU_AMX_TILE_H
+
+#include "core/dtype.h"
+
+#include <stdint.h>
+#include <string.h>
+
+/* As LDTILECFG reads it. */
+typedef struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} tile_config;
+
+#if defined(PXR_AMX_EMULATED)
+
+static _Thread_local tile_config tiles_config;
+static _Thread_local char tiles[8][16][64];
+
+static void tile_load(int tile, const char *from, int64_t stride)
+{
+    memset(tiles[tile], 0, sizeof tiles[tile]);
+    for (int row = 0; row < tiles_config.rows[tile]; row++)
+        memcpy(tiles[tile][row], from + row * stride, tiles_config.row_bytes[tile]);
+}
+
+static void tile_store(int tile, char *to, int64_t stride)
+{
+    for (int row = 0; row < tiles_config.rows[tile]; row++)
+        memcpy(to + row * stride, tiles[tile][row], tiles_config.row_bytes[tile]);
+}
+
+/* Only tiles are touched here: sanitizers, which would make it a hundred times slower, find nothing. */
+#define TILE_ARITHMETIC static __attribute__((noinline, optimize("O3"), no_sanitize("address", "undefined", "thread")))
+
+/* The first and the second of a bfloat16 pair. */
+static inline __attribute__((always_inline)) float first_of(uint32_t pair)
+{
+    float value;
+    pair <<= 16;
+    memcpy(&value, &pair, sizeof value);
+    return value;
+}
+
+static inline __attribute__((always_inline)) float second_of(uint32_t pair)
+{
+    return first_of(pair >> 16);
+}
+
+/* As TDPBF16PS: the sums of the pairs' firsts and of their seconds, then both together; numbers below 2^-126 are not
+ * taken for zero here. */
+TILE_ARITHMETIC void tile_dot_bf16(int sums, int a, int b)
+{
+    uint32_t x[16], y[16][16];
+    memcpy(y, tiles[b], sizeof y);
+    for (int row = 0; row < tiles_config.rows[a]; row++) {
+        float first[16] = {0}, second[16] = {0}, sum[16];
+        memcpy(x, tiles[a][row], sizeof x);
+        memcpy(sum, tiles[sums][row], sizeof sum);
+        for (int k = 0; k < tiles_config.row_bytes[a] / 4; k++)
+            for (int column = 0; column < 16; column++) {
+                first[column] = fmaf(first_of(x[k]), first_of(y[k][column]), first[column]);
+                second[column] = fmaf(second_of(x[k]), second_of(y[k][column]), second[column]);
+            }
+        for (int column = 0; column < 16; column++) sum[column] += first[column] + second[column];
+        memcpy(tiles[sums][row], sum, sizeof sum);
+    }
+}
+
+/* As TDPBSSD and TDPBUSD. */
+TILE_ARITHMETIC void tile_dot_i8(int sums, int a, int b, bool is_signed)
+{
+    for (int row = 0; row < tiles_config.rows[a]; row++) {
+        int32_t sum[16];
+        memcpy(sum, tiles[sums][row], sizeof sum);
+        for (int k = 0; k < tiles_config.row_bytes[a]; k++) {
+            const char byte = tiles[a][row][k];
+            const int x = is_signed ? (signed char)byte : (unsigned char)byte;
+            for (int column = 0; column < 16; column++)
+                sum[column] += x * (signed char)tiles[b][k / 4][4 * column + k % 4];
+        }
+        memcpy(tiles[sums][row], sum, sizeof sum);
+    }
+}
+
+#define TILE_CONFIGURE(config) (tiles_config = *(config))
+#define TILE_RELEASE() ((void)0)
+#define TILE_ZERO(tile) memset(tiles[tile], 0, sizeof tiles[tile])
+#define TILE_LOAD(tile, from, stride) tile_load(tile, from, stride)
+#define TILE_STORE(tile, to, stride) tile_store(tile, (char *)(to), stride)
+#define TILE_DOT_BF16(sums, a, b) tile_dot_bf16(sums, a, b)
+#define TILE_DOT_SIGNED(sums, a, b) tile_dot_i8(sums, a, b, true)
+#define TILE_DOT_UNSIGNED(sums, a, b) tile_dot_i8(sums, a, b, false)
+
+#else
+
+/* Not the compiler's intrinsics: GCC's do not say that they read memory, so that what is copied for them may be dropped. */
+#define TILE_CONFIGURE(config) __asm__ volatile("ldtilecfg %0" ::"m"(*(config)))
+#define TILE_RELEASE() __asm__ volatile("tilerelease" ::)
+#define TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::)
+#define TILE_LOAD(tile, from, stride)                                                                                  \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(from), "r"((int64_t)(stride)) : "memory")
+#define TILE_STORE(tile, to, stride)                                                                                   \
+    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((int64_t)(stride)) : "memory")
+#define TILE_DOT_BF16(sums, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sums ::)
+#define TILE_DOT_SIGNED(sums, a, b) __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #sums ::)
+#define TILE_DOT_UNSIGNED(sums, a, b) __asm__ volatile("tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #sums ::)
+
+#endif
+
+/* Sums of 16 x 16; first operands of 16 rows of `bytes` of k, second ones of as many bytes of 16 columns. */
+static void configure_tiles(int bytes)
+{
+    tile_config config = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) {
+        config.rows[tile] = (uint8_t)(tile < 6 ? 16 : bytes / 4);
+        config.row_bytes[tile] = (uint16_t)(tile == 4 || tile == 5 ? bytes : 64);
+    }
+    TILE_CONFIGURE(&config);
+}
+
+#endif
