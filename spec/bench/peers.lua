@@ -25,7 +25,7 @@ local given = {
 -- ---- who is measured ----------------------------------------------------------------------------------------------
 --
 -- A peer has a name, `missing()`, which gives the reason why it cannot be measured, and `measure(out)`, which gives
--- {version =, rates = name -> rate} of the names that spec/bench/peers/own.lua uses. Each raises where it fails.
+-- {version =, rates = name -> rate} with the names that spec/bench/peers/own.lua uses, or raises.
 
 --- Runs one measurement; what it says goes to a file beside its figures.
 local function run(out, command, ...)
@@ -81,7 +81,8 @@ local function llama(kind)
     local model = ("%s/models/qwen2.5-1.5b-%s.gguf"):format(FOLDER, kind)
     local program = FOLDER .. "/llama/bin/llama-bench"
     local function missing()
-        return not (setting.exists(program) and setting.exists(model)) and "spec/bench/peers/setup_llama.sh sets it up"
+        local there = setting.exists(program) and setting.exists(model)
+        return not there and "spec/bench/peers/setup_llama.sh sets it up"
     end
     return { name = "llama.cpp " .. kind, missing = missing, measure = function(out)
         local rates = {}
@@ -98,7 +99,8 @@ local function openvino(bits)
     local python = FOLDER .. "/openvino-venv/bin/python"
     local model = ("%s/models/qwen2.5-1.5b-openvino-%d/openvino_model.xml"):format(FOLDER, bits)
     local function missing()
-        return not (setting.exists(python) and setting.exists(model)) and "spec/bench/peers/setup_openvino.sh sets it up"
+        local there = setting.exists(python) and setting.exists(model)
+        return not there and "spec/bench/peers/setup_openvino.sh sets it up"
     end
     return { name = ("OpenVINO %d bits"):format(bits), missing = missing, measure = function(out)
         run(out, "%s spec/bench/peers/openvino_baseline.py %s/models --bits %d --threads %d --repeats %d --steps %d " ..
