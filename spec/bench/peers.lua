@@ -16,7 +16,7 @@ local FOLDER = setting.FOLDER .. "/peers"
 local PRODUCTS = { "f32", "bf16", "int8" }
 
 local given = {
-    threads = setting.processors(), rounds = 3, repeats = 2, steps = 24, -- decode steps of one timing
+    threads = setting.processors(), rounds = 3, repeats = 1, steps = 24, -- decode steps of one timing
     prompts = { 1100, 2048 }, pasts = { 1100, 3000 },                    -- tokens
     shapes = { "2048x1536x8960", "2048x8960x1536", "2304x1152x4304", "2304x4304x1152" }, -- rows x N x K
     only = { "f32", "bf16", "int8", "int4", "products" },
@@ -64,7 +64,7 @@ end
 
 local onednn = { name = "oneDNN, packed", missing = torch_missing, measure = function(out)
     run(out, "%s spec/bench/peers/onednn_products.py --kinds %s --shapes %s --threads %d --repeats %d --out %s",
-        torch_python(), list(PRODUCTS), list(given.shapes), given.threads, 5 * given.repeats, out)
+        torch_python(), list(PRODUCTS), list(given.shapes), given.threads, 10 * given.repeats, out)
     return json.read(out)
 end }
 
@@ -111,7 +111,7 @@ local function openvino(bits)
 end
 
 local function own(settings)
-    settings.threads, settings.repeats = given.threads, settings.kinds and 5 * given.repeats or given.repeats
+    settings.threads, settings.repeats = given.threads, settings.kinds and 10 * given.repeats or given.repeats
     return { name = "here", measure = function(out)
         run(out, "%s spec/bench/peers/own.lua %s '%s'", arg[-1], out, json.encode(settings))
         return json.read(out)
