@@ -208,6 +208,9 @@ accuracy: all ## count right answers of small models on fresh scenes (SEED=n MOD
 bench: all ## measure speed at true size, as ratios
 	@$(run_lua) spec/bench/true_size.lua
 
+bench-peers: all ## measure beside the peers that spec/bench/peers/setup_*.sh have set up, as ratios (PYTHON=python)
+	@$(run_lua) spec/bench/peers.lua
+
 lint: all ## rings, symbols, lengths, documentation, luacheck
 	@$(run_lua) spec/lint/run.lua $(BUILD)
 
@@ -245,4 +248,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 -include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(EMU_OBJECTS:.o=.d)
-.PHONY: all emu cuda gpu deps demo test check check-long parity accuracy bench lint format docs fuzz install clean help
+.PHONY: all emu cuda gpu deps demo test check check-long parity accuracy bench bench-peers lint format docs fuzz install clean help

@@ -8,6 +8,7 @@
 local checkpoint = require "pixelrefer.checkpoint"
 local core = require "pixelrefer.core"
 local json = require "pixelrefer.json"
+local measure = require "bench.rates"
 local memory = require "bench.memory"
 local pixelrefer = require "pixelrefer"
 local weights = require "pixelrefer.weights"
@@ -16,22 +17,9 @@ local tensor = pixelrefer.tensor
 
 local SIDE = 448              -- pixels: 32 x 32 = 1,024 cells
 local PROMPTS = { 1100, 2048 } -- tokens
-local STEPS = 24              -- decode steps of one timing
 local TOGETHER = require("pixelrefer.together").GROUP -- answers at a time
 
 local path, out, threads, repeats = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4])
-
---- Seconds of the fastest of several runs after one that warms up.
-local function least(run)
-    run()
-    local best = math.huge
-    for _ = 1, repeats do
-        local begin = core.tick()
-        run()
-        best = math.min(best, core.tick() - begin)
-    end
-    return best
-end
 
 --- A picture of noise and two rectangular regions on it.
 local function drawing()
@@ -71,40 +59,7 @@ local function encoder_rate(model)
     local cells = (SIDE / 14) ^ 2
     local patches = tensor.randn({ cells, 588 }, { seed = 2 })
     local grids = { { SIDE / 14, SIDE / 14, 1 } }
-    return cells / least(function() model.encoder:forward(patches, grids):free() end)
-end
-
---- Logits of the last of x's rows, as generation has them.
-local function last_logits(decoder, x, cache)
-    local hidden = decoder:forward(x, cache)
-    return decoder:logits(decoder:norm(hidden:narrow(1, hidden:size(1), 1)))
-end
-
-local function prefill_rate(decoder, length)
-    local ids = tensor.range(1, length, { dtype = "int64" })
-    local cache = decoder:cache(length)
-    return length / least(function()
-        cache:setLength(0)
-        last_logits(decoder, decoder:embed(ids), cache)
-    end)
-end
-
---- Tokens a second of so many answers together, each behind a prompt of its own.
-local function decode_rate(decoder, rows)
-    local past = PROMPTS[1]
-    local cache, tokens = decoder:cache(past + STEPS, rows), tensor.range(1, rows, { dtype = "int64" })
-    local sequences = {}
-    decoder:forward(decoder:embed(tensor.range(1, past, { dtype = "int64" })), cache)
-    for row = 1, rows do
-        if row > 1 then cache:copy(cache, past, row, 1) end
-        sequences[row] = { row, 1 }
-    end
-    return rows * STEPS / least(function()
-        for row = 1, rows do cache:setLength(past, row) end
-        for _ = 1, STEPS do
-            decoder:logits(decoder:norm(decoder:forward(decoder:embed(tokens), cache, sequences)))
-        end
-    end)
+    return cells / measure.least(function() model.encoder:forward(patches, grids):free() end, repeats)
 end
 
 --- Bytes that a decode step reads of a loaded decoder's weights.
@@ -137,11 +92,12 @@ local VARIANTS = { { compute = "f32" }, { compute = "auto" }, { compute = "auto"
 --- The rates of a loaded model's parts.
 local function rates_of(model, step_bytes)
     local decoder = model.decoder
-    local rates = { encoder_cells_per_second = encoder_rate(model), decode_tokens_per_second = decode_rate(decoder, 1),
-        together_tokens_per_second = decode_rate(decoder, TOGETHER), bytes = model.bytes }
+    local rates = { encoder_cells_per_second = encoder_rate(model), bytes = model.bytes,
+        decode_tokens_per_second = measure.decode(decoder, PROMPTS[1], repeats),
+        together_tokens_per_second = measure.decode(decoder, PROMPTS[1], repeats, TOGETHER) }
     rates.decode_bytes_per_second = rates.decode_tokens_per_second * (step_bytes or decoder_bytes(model))
     for _, length in ipairs(PROMPTS) do
-        rates[("prefill_%d_tokens_per_second"):format(length)] = prefill_rate(decoder, length)
+        rates[("prefill_%d_tokens_per_second"):format(length)] = measure.prefill(decoder, length, repeats)
     end
     return rates
 end

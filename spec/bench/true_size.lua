@@ -11,67 +11,30 @@
 
 local bandwidth = require "bench.bandwidth"
 local json = require "pixelrefer.json"
+local setting = require "bench.setting"
 
-local FOLDER = (os.getenv("BUILD") or "build") .. "/bench"
+local FOLDER, run = setting.FOLDER, setting.run
 local MEBI, GIGA = 2 ^ 20, 1e9
 
 -- What must hold; encoder and prefill must be at least as fast as PyTorch.
 local LOAD_SECONDS, MEMORY_MEBI, BANDWIDTH_SHARE = 1, 700, 0.7
 
-local function run(command, ...)
-    command = command:format(...)
-    local status = os.execute(command)
-    if status ~= 0 then error(("'%s' failed"):format(command), 0) end
-end
-
-local function read(path)
-    local file = assert(io.open(path, "rb"))
-    local content = file:read("*a")
-    file:close()
-    return content
-end
-
-local function write(path, figures)
-    local file = assert(io.open(path, "w"))
-    file:write(json.encode(figures), "\n")
-    file:close()
-end
-
-local function exists(path)
-    local file = io.open(path)
-    if file then file:close() end
-    return file ~= nil
-end
-
---- The folder of a framework's checkpoint, made on first use and read once, so that it lies in the page cache.
-local function checkpoint_of(framework)
-    local folder = ("%s/%s-2b"):format(FOLDER, framework)
-    if not exists(folder .. "/config.json") then
-        print(("writing a checkpoint of random weights: %s"):format(folder))
-        local full = (os.getenv("PIXELREFER_SHARED") or "../shared") .. "/data/tokenizer"
-        run("%s spec/fixtures/make_checkpoint.lua --preset 2b --framework %s %s %s", arg[-1], framework,
-            exists(full .. "/vocab.json") and "--tokenizer " .. full or "", folder)
-    end
-    run("cat %s/* >/dev/null", folder)
-    return folder
-end
-
 --- A framework's figures, with the bandwidth that was measured before and after.
 local function measure(framework, threads, given)
     local out = ("%s/%s.json"):format(FOLDER, framework)
     if given.kept then return json.read(out) end
-    local folder, before = checkpoint_of(framework), bandwidth.measure(threads)
+    local folder, before = setting.checkpoint(framework), bandwidth.measure(threads)
     run("%s spec/bench/stages.lua %s %s %d %d", arg[-1], folder, out, threads, given.repeats)
     local figures = json.read(out)
     figures.read_bytes_per_second = math.max(before, bandwidth.measure(threads))
-    write(out, figures)
+    setting.write(out, figures)
     return figures
 end
 
 --- PyTorch's figures of both types, by type; nil where there is none.
 local function torch_figures(threads)
     local python, out = os.getenv("PYTHON") or "python3", FOLDER .. "/torch.json"
-    if not exists(out) then
+    if not setting.exists(out) then
         if os.execute(python .. " -c 'import torch' 2>/dev/null") ~= 0 then return nil end
         for _, dtype in ipairs { "float32", "bfloat16" } do
             run("%s spec/bench/torch_baseline.py --dtype %s --threads %d --repeats 3 --out %s", python, dtype, threads,
@@ -150,7 +113,7 @@ end
 --- Replaces what lies between the two marks in docs/performance.md.
 local function write_docs(text)
     local path, open, close = "docs/performance.md", "<!-- true size -->", "<!-- /true size -->"
-    local page = read(path)
+    local page = setting.read(path)
     local begin, finish = page:find(open, 1, true), page:find(close, 1, true)
     assert(begin and finish, path .. " has no marks for the table")
     local file = assert(io.open(path, "w"))
@@ -174,12 +137,7 @@ local function main()
         end
         i = i + 1
     end
-    local threads = given.threads
-    if not threads then
-        local pipe = assert(io.popen("nproc"))
-        threads = tonumber(pipe:read("*l"))
-        pipe:close()
-    end
+    local threads = given.threads or setting.processors()
     run("mkdir -p %s", FOLDER)
 
     local torch = torch_figures(threads)
@@ -190,7 +148,7 @@ local function main()
         tables[#tables + 1] = table_text(framework, rows_of(figures, torch))
         print("\n" .. tables[#tables])
     end
-    write(FOLDER .. "/true_size.json", result)
+    setting.write(FOLDER .. "/true_size.json", result)
     if docs then write_docs(table.concat(tables, "\n\n")) end
 end
 
