@@ -7,7 +7,7 @@
 #ifndef PXR_CPU_AMX_TILE_H
 #define PXR_CPU_AMX_TILE_H
 
-#include "core/dtype.h"
+#include "cpu/v16.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -21,78 +21,75 @@ typedef struct tile_config {
 
 #if defined(PXR_AMX_EMULATED)
 
+typedef union tile_data {
+    char bytes[16][64];
+    uint32_t pairs[16][16];
+    int32_t integers[16][16];
+    float floats[16][16];
+} tile_data;
+
 static _Thread_local tile_config tiles_config;
-static _Thread_local char tiles[8][16][64];
+static _Thread_local tile_data tiles[8];
 
 static void tile_load(int tile, const char *from, int64_t stride)
 {
-    memset(tiles[tile], 0, sizeof tiles[tile]);
+    memset(&tiles[tile], 0, sizeof tiles[tile]);
     for (int row = 0; row < tiles_config.rows[tile]; row++)
-        memcpy(tiles[tile][row], from + row * stride, tiles_config.row_bytes[tile]);
+        memcpy(tiles[tile].bytes[row], from + row * stride, tiles_config.row_bytes[tile]);
 }
 
 static void tile_store(int tile, char *to, int64_t stride)
 {
     for (int row = 0; row < tiles_config.rows[tile]; row++)
-        memcpy(to + row * stride, tiles[tile][row], tiles_config.row_bytes[tile]);
+        memcpy(to + row * stride, tiles[tile].bytes[row], tiles_config.row_bytes[tile]);
 }
 
-/* Only tiles are touched here: sanitizers, which would make it a hundred times slower, find nothing. */
-#define TILE_ARITHMETIC static __attribute__((noinline, optimize("O3"), no_sanitize("address", "undefined", "thread")))
+/* Only tiles are touched here: sanitizers would find nothing, and make it a hundred times slower. */
+#define TILE_ARITHMETIC __attribute__((noinline, optimize("O3"), no_sanitize("address", "undefined", "thread")))
 
-/* The first and the second of a bfloat16 pair. */
-static inline __attribute__((always_inline)) float first_of(uint32_t pair)
+/* The first of a bfloat16 pair. */
+PXR_INLINE float first_of(uint32_t pair)
 {
-    float value;
-    pair <<= 16;
-    memcpy(&value, &pair, sizeof value);
-    return value;
-}
-
-static inline __attribute__((always_inline)) float second_of(uint32_t pair)
-{
-    return first_of(pair >> 16);
+    const union {
+        uint32_t bits;
+        float value;
+    } wide = {.bits = pair << 16};
+    return wide.value;
 }
 
 /* As TDPBF16PS: the sums of the pairs' firsts and of their seconds, then both together; numbers below 2^-126 are not
  * taken for zero here. */
-TILE_ARITHMETIC void tile_dot_bf16(int sums, int a, int b)
+static TILE_ARITHMETIC void tile_dot_bf16(int sums, int a, int b)
 {
-    uint32_t x[16], y[16][16];
-    memcpy(y, tiles[b], sizeof y);
     for (int row = 0; row < tiles_config.rows[a]; row++) {
-        float first[16] = {0}, second[16] = {0}, sum[16];
-        memcpy(x, tiles[a][row], sizeof x);
-        memcpy(sum, tiles[sums][row], sizeof sum);
-        for (int k = 0; k < tiles_config.row_bytes[a] / 4; k++)
+        float first[16] = {0}, second[16] = {0};
+        for (int k = 0; k < tiles_config.row_bytes[a] / 4; k++) {
+            const uint32_t x = tiles[a].pairs[row][k];
             for (int column = 0; column < 16; column++) {
-                first[column] = fmaf(first_of(x[k]), first_of(y[k][column]), first[column]);
-                second[column] = fmaf(second_of(x[k]), second_of(y[k][column]), second[column]);
+                const uint32_t y = tiles[b].pairs[k][column];
+                first[column] = fmaf(first_of(x), first_of(y), first[column]);
+                second[column] = fmaf(first_of(x >> 16), first_of(y >> 16), second[column]);
             }
-        for (int column = 0; column < 16; column++) sum[column] += first[column] + second[column];
-        memcpy(tiles[sums][row], sum, sizeof sum);
+        }
+        for (int column = 0; column < 16; column++) tiles[sums].floats[row][column] += first[column] + second[column];
     }
 }
 
 /* As TDPBSSD and TDPBUSD. */
-TILE_ARITHMETIC void tile_dot_i8(int sums, int a, int b, bool is_signed)
+static TILE_ARITHMETIC void tile_dot_i8(int sums, int a, int b, bool is_signed)
 {
-    for (int row = 0; row < tiles_config.rows[a]; row++) {
-        int32_t sum[16];
-        memcpy(sum, tiles[sums][row], sizeof sum);
+    for (int row = 0; row < tiles_config.rows[a]; row++)
         for (int k = 0; k < tiles_config.row_bytes[a]; k++) {
-            const char byte = tiles[a][row][k];
+            const char byte = tiles[a].bytes[row][k];
             const int x = is_signed ? (signed char)byte : (unsigned char)byte;
             for (int column = 0; column < 16; column++)
-                sum[column] += x * (signed char)tiles[b][k / 4][4 * column + k % 4];
+                tiles[sums].integers[row][column] += x * (signed char)tiles[b].bytes[k / 4][4 * column + k % 4];
         }
-        memcpy(tiles[sums][row], sum, sizeof sum);
-    }
 }
 
 #define TILE_CONFIGURE(config) (tiles_config = *(config))
 #define TILE_RELEASE() ((void)0)
-#define TILE_ZERO(tile) memset(tiles[tile], 0, sizeof tiles[tile])
+#define TILE_ZERO(tile) memset(&tiles[tile], 0, sizeof tiles[tile])
 #define TILE_LOAD(tile, from, stride) tile_load(tile, from, stride)
 #define TILE_STORE(tile, to, stride) tile_store(tile, (char *)(to), stride)
 #define TILE_DOT_BF16(sums, a, b) tile_dot_bf16(sums, a, b)
