@@ -83,7 +83,7 @@ PXR_INLINE v16 load_some(const attention_state *state, const char *from, int64_t
 {
     if (j >= keys) return v16_set(0.0f);
     const pxr_dtype dtype = state->job->kv_dtype;
-    return v16_load_some_as(from + j * stride + dim * (dtype == PXR_F16 ? 2 : 4), dtype, count);
+    return v16_load_some_as(from + j * stride + dim * (dtype == PXR_F32 ? 4 : 2), dtype, count);
 }
 
 /* keys[..][j] of LANES keys from j on; `left` dims from d on, of which a run is taken. */

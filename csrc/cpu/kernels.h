@@ -66,8 +66,8 @@ typedef struct pxr_linear_part {
 typedef struct pxr_attention_job {
     float *out;
     const float *q;
-    const char *k, *v;  /* of the segment's batch entry */
-    pxr_dtype kv_dtype; /* float32 or float16 */
+    const char *k, *v; /* of the segment's batch entry */
+    pxr_dtype kv_dtype;
     int64_t out_stride, out_head_stride, q_stride, q_head_stride;
     int64_t k_stride, k_head_stride, v_stride, v_head_stride; /* bytes */
     int64_t head_dim, group;                                  /* group: query heads that share a key head */

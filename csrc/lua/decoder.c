@@ -18,8 +18,10 @@ static pxr_dtype check_cache_dtype(lua_State *L)
     pxr_dtype dtype = PXR_F32;
     lua_getfield(L, 1, "kv");
     const char *name = lua_tostring(L, -1);
-    if (!lua_isnil(L, -1) && (!name || !pxr_dtype_parse(name, &dtype) || (dtype != PXR_F32 && dtype != PXR_F16)))
-        luaL_error(L, "kv: 'float32' or 'float16' expected, found '%s'", name ? name : luaL_typename(L, -1));
+    const bool known = name && pxr_dtype_parse(name, &dtype);
+    if (!lua_isnil(L, -1) && (!known || (dtype != PXR_F32 && dtype != PXR_F16 && dtype != PXR_BF16)))
+        luaL_error(L, "kv: 'float32', 'float16' or 'bfloat16' expected, found '%s'",
+                   name ? name : luaL_typename(L, -1));
     lua_pop(L, 1);
     return dtype;
 }
@@ -27,7 +29,7 @@ static pxr_dtype check_cache_dtype(lua_State *L)
 /*** The Qwen2 decoder.
 @function decoder
 @tparam table config hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads,
-  head_dim, vocab_size, rms_norm_eps, rope_theta; kv: the type of its caches, "float32" (the default) or "float16"
+  head_dim, vocab_size, rms_norm_eps, rope_theta; kv: the type of its caches, "float32" (the default), "float16" or "bfloat16"
 @tparam table weights names (`layers.0.self_attn.q_proj.weight`, ...) to tensors
 @tparam[opt="cpu"] string device
 @treturn Decoder */

@@ -20,8 +20,8 @@ pxr_status pxr_kv_cache_new(pxr_kv_cache **cache, pxr_device *device, pxr_dtype 
     if (layers < 0 || rows < 1 || capacity < 1 || kv_heads < 1 || head_dim < 1)
         return pxr_fail(error, PXR_ERROR_ARGUMENT, "KV cache: %lld rows of %lld positions cannot be made",
                         (long long)rows, (long long)capacity);
-    if (dtype != PXR_F32 && dtype != PXR_F16)
-        return pxr_fail(error, PXR_ERROR_ARGUMENT, "KV cache: float32 or float16 expected, found %s",
+    if (dtype != PXR_F32 && dtype != PXR_F16 && dtype != PXR_BF16)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "KV cache: float32, float16 or bfloat16 expected, found %s",
                         pxr_dtype_name(dtype));
     pxr_kv_cache *made = pxr_calloc(1, sizeof *made);
     if (!made) return pxr_fail_memory(error, sizeof *made, "a KV cache");

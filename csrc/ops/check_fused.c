@@ -262,8 +262,8 @@ pxr_status pxr_check_attention(const pxr_attention_args *args, pxr_device **devi
                       {"q", args->q, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}});
     if (status != PXR_OK) return status;
     pxr_device *other = *device;
-    const unsigned allowed = other->is_host ? FLOAT32 | FLOAT16 : FLOATS, own = args->k ? 1u << args->k->dtype : 0;
-    const unsigned types = (allowed & own) != 0 ? own : FLOAT32; /* v has k's */
+    const unsigned own = args->k ? 1u << args->k->dtype : 0,
+                   types = (FLOATS & own) != 0 ? own : FLOAT32; /* v has k's */
     for (int i = 0; status == PXR_OK && i < 2; i++) {
         const expectation plain = {i ? "v" : "k",
                                    i ? args->v : args->k,

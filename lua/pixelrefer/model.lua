@@ -29,7 +29,7 @@ local PIPELINES = {
 
 local LOAD_OPTIONS = {
     device = "string", threads = { type = "integer", min = 1, max = 256 }, tokenizer = "string|table|function",
-    compute = { "f32", "bf16", "int8", "auto" }, weights = "string", kv = { "float32", "float16" },
+    compute = { "f32", "bf16", "int8", "auto" }, weights = "string", kv = { "float32", "float16", "bfloat16" },
     progress = "function",
 }
 
@@ -100,9 +100,9 @@ end
 -- @tparam[opt] table given device ("cpu"), threads, compute (in what the device computes products: "f32", "bf16",
 --   "int8", see `core.compute`, or "auto", the fastest; the default is the device's), tokenizer (the object tokenizer
 --   in place of the one that the weights were trained with: see `object_tokenizer.new`), weights ("int8" or "int4":
---   matrices are quantised while loading, see `quantize`; nil: as they are in the files, mapped), kv ("float32" or
---   "float16": what the past's keys and values are kept in), progress (told "quantizing" or "uploading", the bytes of
---   weights that are done and those of all that will be)
+--   matrices are quantised while loading, see `quantize`; nil: as they are in the files, mapped), kv ("float32",
+--   "float16" or "bfloat16": what the past's keys and values are kept in; the default is what attention takes them in),
+--   progress (told "quantizing" or "uploading", the bytes of weights that are done and those of all that will be)
 -- @treturn Model
 function Model.load(name, given)
     given = options.check(given, LOAD_OPTIONS, "load")
@@ -117,8 +117,8 @@ function Model.load(name, given)
     if given.weights then loaded = quantised(loaded, config, given.weights, files, telling "quantizing") end
     if config.quantization then files.bytes = weights.bytes(loaded, device) end
     config.framework = parts.framework
-    config.kv = given.kv or "float32"
     local compute = set_compute(device, given.compute, config)
+    config.kv = given.kv or (device == "cpu" and compute ~= "f32") and "bfloat16" or "float32"
     if given.kv and compute == "bf16" and device ~= "cpu" then
         error(("load: kv = \"%s\": %s computes in bfloat16 and keeps the past in it"):format(given.kv, device), 0)
     end

@@ -244,6 +244,25 @@ describe("a model in fewer bits on the CPU", function()
         end)
     end
 
+    it("keeps its past in bfloat16, as attention rounds it: the same bits", function()
+        local function logits(given)
+            local decoder = load(given).decoder
+            local cache = decoder:cache(100)
+            decoder:forward(decoder:embed(tensor.arange(99, { dtype = "int64" })), cache)
+            local last = decoder:forward(decoder:embed(tensor.fromTable({ 7 }, "int64")), cache)
+            return decoder:logits(decoder:norm(last)), cache:keys(1):dtype()
+        end
+        for _, given in ipairs { { compute = "bf16" }, { compute = "int8", weights = "int8" } } do
+            local own, dtype = logits(given)
+            assert.equal("bfloat16", dtype)
+            given.kv = "float32"
+            local wide, wide_dtype = logits(given)
+            assert.equal("float32", wide_dtype)
+            bits.same(wide, own, given.compute)
+        end
+        assert.equal("float32", select(2, logits { compute = "f32" }))
+    end)
+
     it("computes in what is fastest where that is asked for", function()
         local isa = core.isa()
         finally(function() core.isa(isa) end)

@@ -218,7 +218,7 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
 end
 
 describe("the decoder", function()
-    for _, kv in ipairs { "float32", "float16" } do
+    for _, kv in ipairs { "float32", "float16", "bfloat16" } do
         it("gives the same bits at once, in chunks and step by step, its past in " .. kv, function()
             local model = pixelrefer.load(MODELS .. "refer", { kv = kv })
             local decoder = model.decoder

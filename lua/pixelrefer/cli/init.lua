@@ -50,7 +50,7 @@ options:
   --threads N --device NAME                                    where it is computed
   --compute f32|bf16|int8|auto                                 in what products are computed (docs/weights.md)
   --weights int8|int4      quantise the matrices while loading: a half or a quarter of the memory
-  --kv float16             keep the context in a half of its memory
+  --kv TYPE                of the context: float32, float16 or bfloat16
 annotate:
   DATASET                  COCO or LVIS JSON; questions as JSON or JSON lines; a folder of pictures with masks/NAME.png
   --task PROMPT            asked about every region; {name} is a field of its record; several give several answers
