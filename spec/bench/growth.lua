@@ -2,8 +2,8 @@
 --
 --     luajit spec/bench/growth.lua OUT.png [threads]
 --
--- Random weights in bfloat16, in the precision that is fastest here. Each point is the fastest of two runs; it takes some
--- minutes. The figures go to growth.json below build/bench.
+-- Random weights in bfloat16, in the precision that is fastest here. Each point is the fastest of two runs; it takes
+-- some minutes. The figures go to growth.json below build/bench.
 
 local canvas = require "pixelrefer.draw.canvas"
 local core = require "pixelrefer.core"
