@@ -3,6 +3,7 @@
  */
 #include "lua/picture.h"
 
+#include "core/background.h"
 #include "core/memory.h"
 #include "io/mapped_file.h"
 #include "io/output_file.h"
@@ -12,6 +13,7 @@
 #include "ops/device.h"
 
 #define KEEPER "pixelrefer.core.picture_keeper"
+#define COMING "pixelrefer.core.coming_image"
 
 /* What a call holds while it may raise. */
 typedef struct keeper {
@@ -77,6 +79,74 @@ Reads a JPEG or PNG file: EXIF orientation applied, grey widened, alpha dropped,
 static int read_image(lua_State *L)
 {
     return read_with(L, pxr_image_decode);
+}
+
+/* A picture that is being read beside what else is done; its fields are the reader's until that is finished. */
+typedef struct coming_image {
+    pxr_background *reader;
+    char *path;
+    pxr_tensor picture;
+    pxr_status status;
+    pxr_error error;
+} coming_image;
+
+static void read_beside(void *context)
+{
+    coming_image *coming = context;
+    pxr_tensor file = {0};
+    coming->status = pxr_mapped_file_open(&file, coming->path, &coming->error);
+    if (coming->status == PXR_OK)
+        coming->status = pxr_image_decode(&coming->picture, file.data, (size_t)file.size[0], &coming->error);
+    pxr_tensor_release(&file);
+}
+
+static int free_coming(lua_State *L)
+{
+    coming_image *coming = luaL_checkudata(L, 1, COMING);
+    pxr_background_finish(coming->reader);
+    coming->reader = NULL;
+    pxr_tensor_release(&coming->picture);
+    pxr_free(coming->path);
+    coming->path = NULL;
+    return 0;
+}
+
+/***
+Begins to read a JPEG or PNG file as core.read_image does, beside what else is done.
+@function core.begin_image
+@string path
+@treturn userdata for core.end_image
+*/
+static int begin_image(lua_State *L)
+{
+    pxr_error error = {0};
+    const char *path = pxr_lua_check_path(L, 1);
+    coming_image *coming = lua_newuserdata(L, sizeof *coming);
+    *coming = (coming_image){.path = pxr_strndup(path, strlen(path))};
+    luaL_getmetatable(L, COMING);
+    lua_setmetatable(L, -2);
+    if (!coming->path) pxr_lua_check(L, pxr_fail_memory(&error, strlen(path), "a path"), &error);
+    coming->reader = pxr_background_start(read_beside, coming);
+    return 1;
+}
+
+/***
+Waits for what core.begin_image began. Once.
+@function core.end_image
+@tparam userdata coming
+@treturn Tensor uint8 [h,w,3]
+*/
+static int end_image(lua_State *L)
+{
+    coming_image *coming = luaL_checkudata(L, 1, COMING);
+    pxr_background_finish(coming->reader);
+    coming->reader = NULL;
+    check_file(L, coming->status, &coming->error, coming->path);
+    if (!coming->picture.storage) return luaL_error(L, "core.end_image: the picture was taken already");
+    pxr_tensor *out = pxr_lua_new_tensor(L);
+    *out = coming->picture;
+    coming->picture = (pxr_tensor){0};
+    return 1;
 }
 
 /***
@@ -243,9 +313,17 @@ static int draw_label(lua_State *L)
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 static const luaL_Reg functions[] = {
-    {"read_image", read_image},         {"read_mask", read_mask},   {"decode_image", decode_image},
-    {"picture_format", picture_format}, {"write_png", write_png},   {"encode_png", encode_png},
-    {"draw_region", draw_region},       {"draw_label", draw_label}, {NULL, NULL},
+    {"read_image", read_image},
+    {"read_mask", read_mask},
+    {"decode_image", decode_image},
+    {"picture_format", picture_format},
+    {"write_png", write_png},
+    {"encode_png", encode_png},
+    {"begin_image", begin_image},
+    {"end_image", end_image},
+    {"draw_region", draw_region},
+    {"draw_label", draw_label},
+    {NULL, NULL},
 };
 
 void pxr_lua_open_picture_file(lua_State *L)
@@ -253,6 +331,9 @@ void pxr_lua_open_picture_file(lua_State *L)
     luaL_newmetatable(L, KEEPER);
     lua_pushcfunction(L, free_keeper);
     lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
+    luaL_newmetatable(L, COMING);
+    lua_pushcfunction(L, free_coming);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 2);
     luaL_setfuncs(L, functions, 0);
 }

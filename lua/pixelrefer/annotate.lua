@@ -14,6 +14,7 @@ local core = require "pixelrefer.core"
 local dataset = require "pixelrefer.dataset"
 local fingerprint = require "pixelrefer.annotate.fingerprint"
 local generation = require "pixelrefer.generation"
+local image = require "pixelrefer.image"
 local json = require "pixelrefer.json"
 local options = require "pixelrefer.options"
 local prompt = require "pixelrefer.prompt"
@@ -184,6 +185,7 @@ local function scene_of(job, sample)
     if not sample.scene and not sample.failure then
         sample.scene, sample.failure = attempt(function()
             local media = sample.media(sample.kind == "video" and job.sampling or nil)
+            if job.next_picture then image.ahead(job.next_picture) end
             return job.model:encode(media)
         end)
     end
@@ -391,13 +393,36 @@ local function annotate_region(job, sample, region)
     end
 end
 
+-- The samples with their numbers, one read ahead of its turn, so that its picture can be read while another is worked
+-- on; what is wrong with the dataset is told in turn.
+local function looking_ahead(job, next_sample)
+    local shard, number = job.shard or { 1, 1 }, 0
+    local function read()
+        local ok, sample = pcall(next_sample)
+        if not ok then return { failure = sample } end
+        if not sample then return {} end
+        number = number + 1
+        sample.number, sample.is_ours = number, (number - 1) % shard[2] == shard[1] - 1
+        return { sample = sample, share = job.share() }
+    end
+    local following = read()
+    return function()
+        local current = following
+        if current.failure then error(current.failure, 0) end
+        if not current.sample then return nil end
+        following = read()
+        local sample = following.sample
+        job.next_picture = sample and sample.is_ours and sample.kind == "image" and type(sample.path) == "string"
+            and sample.path or nil
+        return current.sample, current.share
+    end
+end
+
 local function annotate_all(job, next_sample)
-    local shard = job.shard or { 1, 1 }
-    for sample in next_sample do
-        job.counts.scenes = job.counts.scenes + 1
-        sample.number = job.counts.scenes
-        job.share_before, job.share_behind, job.within = job.share_behind or 0, job.share(), 0
-        if (sample.number - 1) % shard[2] == shard[1] - 1 then
+    for sample, share in looking_ahead(job, next_sample) do
+        job.counts.scenes = sample.number
+        job.share_before, job.share_behind, job.within = job.share_behind or 0, share, 0
+        if sample.is_ours then
             if sample.problem then
                 settle(job, sample, nil, { id = sample.id, image = sample.name, scene = sample.number },
                        sample.problem, 1)

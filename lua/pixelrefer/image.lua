@@ -23,6 +23,18 @@ local function check_picture(where, picture)
     return picture:contiguous()
 end
 
+-- The picture that is being read beside what else is done: its path and what waits for it.
+local coming
+
+--- Begins to read a JPEG or PNG file beside whatever else is done; the next @{load}, if it is of that path, waits for
+-- it and gives it. For the picture that comes next: there is one at a time. What is wrong with the file @{load} says.
+-- @tparam string path
+function image.ahead(path)
+    check_path("image.ahead", path)
+    local known, format = pcall(core.picture_format, path)
+    coming = known and format ~= "other" and { path = path, handle = core.begin_image(path) } or nil
+end
+
 --- Loads a picture: JPEG and PNG, and everything else that FFmpeg reads as a picture (WebP, BMP, TIFF ...). The EXIF
 -- orientation is applied, grey widened, alpha dropped, 16 bits a channel cut to the upper 8.
 -- @tparam string path
@@ -30,6 +42,11 @@ end
 -- @raise a file that is missing, cut off, damaged or no picture; sides above 65535 pixels
 function image.load(path)
     check_path("image.load", path)
+    local begun = coming and coming.path == path and coming.handle
+    if begun then
+        coming = nil
+        return core.end_image(begun)
+    end
     if core.picture_format(path) == "other" then return core.read_picture(path) end
     return core.read_image(path)
 end

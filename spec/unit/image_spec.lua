@@ -84,6 +84,40 @@ describe("image.load", function()
     end)
 end)
 
+describe("image.ahead", function()
+    it("gives the next load its picture, and what is wrong with the file", function()
+        for _, name in ipairs { "rgb.png", "orientation_6.jpg" } do
+            local expected = image.load(path(name))
+            image.ahead(path(name))
+            assert.equal(0, pictures.difference(expected, image.load(path(name))))
+            assert.equal(0, pictures.difference(expected, image.load(path(name))))
+        end
+        for _, name in ipairs { "cut.jpg", "few_rows.png", "nothing.png" } do
+            local expected = message(image.load, path(name))
+            image.ahead(path(name))
+            assert.equal(expected, message(image.load, path(name)))
+        end
+    end)
+
+    it("has one picture at a time, and frees one that nobody asks for", function()
+        collectgarbage()
+        local before = core.memory()
+        image.ahead(path "rgb.png")
+        image.ahead(path "one.png")
+        assert.equal(0, pictures.difference(image.load(path "rgb.png"), image.load(path "rgb.png")))
+        image.ahead(path "nothing.png")
+        collectgarbage()
+        collectgarbage()
+        assert.equal(before, core.memory())
+    end)
+
+    it("reads beside what else is done", function()
+        local coming = core.begin_image(path "rgb.png")
+        assert.equal(0, pictures.difference(image.load(path "rgb.png"), core.end_image(coming)))
+        assert.matches("taken already", message(core.end_image, coming))
+    end)
+end)
+
 describe("image.save", function()
     local target
 
