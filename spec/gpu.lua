@@ -1,6 +1,7 @@
 -- `make gpu`: everything that can be said of the CUDA backend on a machine with a GPU, in one run: the dialect's
--- conformance, the ops, all golden cases in both precisions, compute-sanitizer over a small model, speed at true size.
--- Writes build/gpu/gpu.json and build/gpu/gpu.md; ends with `N passed, N failed, N skipped`.
+-- conformance, the ops, all golden cases in both precisions, compute-sanitizer over a small model, single kernels
+-- beside the rate of copies and beside PyTorch (where PYTHON names an interpreter that has it with CUDA), speed at true
+-- size. Writes build/gpu/gpu.json and build/gpu/gpu.md; ends with `N passed, N failed, N skipped`.
 -- usage: luajit spec/gpu.lua DEVICE     ("cuda"; "emu" is a dry run with small sizes)
 --
 -- REQUIRE_CUDA=1 makes a missing device a failure, else it is a counted skip.
@@ -82,6 +83,28 @@ local function check_sanitizers()
     end
 end
 
+--- Times of single kernels, and PyTorch's beside them as `torch`.
+local function measure_kernels()
+    local out, theirs = FOLDER .. "/kernels.json", FOLDER .. "/torch.json"
+    os.remove(out)
+    os.remove(theirs)
+    local divisor, repeats = real and 1 or 100, real and 5 or 1
+    if not run("kernels", lua(("spec/bench/device_kernels.lua %s %s %d %d"):format(device, out, divisor, repeats))) then
+        return nil
+    end
+    local figures, python = json.decode(read(out)), os.getenv("PYTHON")
+    local question = " -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null"
+    if not python or os.execute(python .. question) ~= 0 then
+        note("kernels in PyTorch", 0, 0, 1, 0, "PYTHON names no interpreter that has PyTorch with a GPU")
+    elseif run("kernels in PyTorch", ("%s spec/bench/torch_kernels.py --repeats %d --out %s"):format(python, repeats,
+        theirs)) then
+        local torch = json.decode(read(theirs))
+        figures.torch = torch.torch
+        for _, kernel in ipairs(figures.kernels) do kernel.torch_seconds = torch.seconds[kernel.name] end
+    end
+    return figures
+end
+
 --- A checkpoint of random weights, written on first use.
 local function checkpoint(preset)
     local folder = ("%s/%s"):format(FOLDER, preset)
@@ -110,7 +133,27 @@ local function measure(preset, cells, tokens, steps, repeats)
     return figures
 end
 
-local function table_text(speeds)
+--- A row of the kernels' table: its rate, of bytes beside that of copies, and how much faster than PyTorch it is.
+local function kernel_row(kernel, copy_rate)
+    local work, torch = (kernel.bytes or kernel.operations) / kernel.seconds, kernel.torch_seconds
+    local rate = kernel.bytes and ("%.0f GB/s, %.0f %% of a copy's"):format(work / 1e9, 100 * work / copy_rate)
+        or ("%.1f TFLOP/s"):format(work / 1e12)
+    return ("| %s | %.1f | %s | %s | %s |"):format(kernel.name, 1e6 * kernel.seconds, rate,
+        torch and ("%.1f"):format(1e6 * torch) or "-", torch and ("%.2f"):format(torch / kernel.seconds) or "-")
+end
+
+local function kernel_lines(figures)
+    if not figures then return {} end
+    local lines = { "", ("Copies run at %.0f GB/s (read and written); PyTorch %s."):format(figures.copy_bytes_per_second
+        / 1e9, figures.torch or "was not there"), "", "| kernel | us | rate | PyTorch, us | PyTorch / here |",
+        "|---|---|---|---|---|" }
+    for _, kernel in ipairs(figures.kernels) do
+        lines[#lines + 1] = kernel_row(kernel, figures.copy_bytes_per_second)
+    end
+    return lines
+end
+
+local function table_text(speeds, kernels)
     local lines = { ("On %s:"):format(device), "", "| part | passed | failed | skipped | |", "|---|---|---|---|---|" }
     for _, part in ipairs(parts) do
         lines[#lines + 1] = ("| %s | %d | %d | %d | %s |"):format(part.name, part.passed, part.failed, part.skipped,
@@ -124,6 +167,7 @@ local function table_text(speeds)
             speed.load_seconds, 1e3 * speed.encoder_seconds, speed.tokens, 1e3 * speed.prefill_seconds,
             1e3 * speed.decode_seconds_per_token)
     end
+    for _, line in ipairs(kernel_lines(kernels)) do lines[#lines + 1] = line end
     return table.concat(lines, "\n") .. "\n"
 end
 
@@ -135,10 +179,11 @@ end
 
 os.execute("mkdir -p " .. FOLDER)
 local opened, reason = pcall(require("pixelrefer.core").tensor.empty, { 1 }, "float32", device)
-local speeds = {}
+local speeds, kernels = {}, nil
 if opened then
     check_correctness()
     check_sanitizers()
+    kernels = measure_kernels()
     local sizes = real and { { "2b", 50, 3000, 128, 5 }, { "7b", 50, 3000, 128, 5 } } or { { "tiny", 4, 8, 2, 1 } }
     for _, size in ipairs(sizes) do
         local figures = measure(unpack(size))
@@ -156,9 +201,9 @@ local passed, failed, skipped = 0, 0, 0
 for _, part in ipairs(parts) do
     passed, failed, skipped = passed + part.passed, failed + part.failed, skipped + part.skipped
 end
-write(FOLDER .. "/gpu.json", json.encode { device = device, parts = json.array(parts), speeds = json.array(speeds) }
-    .. "\n")
-write(FOLDER .. "/gpu.md", table_text(speeds))
+write(FOLDER .. "/gpu.json", json.encode { device = device, parts = json.array(parts), speeds = json.array(speeds),
+    kernels = kernels } .. "\n")
+write(FOLDER .. "/gpu.md", table_text(speeds, kernels))
 print(("written: %s/gpu.json, %s/gpu.md"):format(FOLDER, FOLDER))
 print(("%d passed, %d failed, %d skipped"):format(passed, failed, skipped))
 os.exit(failed == 0 and 0 or 1)
