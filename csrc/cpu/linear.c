@@ -66,7 +66,7 @@ static pxr_any_row any_row(const pxr_tensor *tensor)
 
 enum { ROUND_GRAIN = 32 << 10 /* elements that are worth waking a thread for */ };
 
-/* Rows of x as the products read them, with what lies in `block`. */
+/* Rows of x on their way into fewer bits. */
 typedef struct narrow_rows {
     const pxr_tensor *x;
     pxr_dtype weights;

@@ -91,6 +91,7 @@ end
 
 -- ---- one region --------------------------------------------------------------------------------------------------
 
+local LOOKS = { "describe", "colour", "shape", "size", "filling" }
 local ONE = {
     describe = function(object)
         return capital(("%s %s %s %s."):format(article(object.size), object.filling, object.colour, object.shape))
@@ -228,7 +229,7 @@ end
 
 -- Questions of a picture, in the order of their kinds: each object kind is asked about one region.
 local function about_picture(source, objects, list)
-    for _, kind in ipairs { "describe", "colour", "shape", "size", "filling" } do
+    for _, kind in ipairs(LOOKS) do
         local i = source:integer(1, #objects)
         list[#list + 1] = ask(source, kind, kind, { i }, ONE[kind](objects[i]))
     end
@@ -242,6 +243,18 @@ local function about_picture(source, objects, list)
     list[#list + 1] = ask_contact(source, objects, "cover")
 end
 
+-- Questions of a clip: how objects move, and what one that keeps its colour looks like.
+local function about_clip(source, objects, list)
+    for _, kind in ipairs { "direction", "speed", "change" } do
+        local i = source:integer(1, #objects)
+        list[#list + 1] = ask_moving(source, objects[i], kind, i)
+    end
+    for _, kind in ipairs { "describe", source:choose(LOOKS) } do
+        local i = source:integer(1, #objects)
+        if not objects[i].later_colour then list[#list + 1] = ask(source, kind, kind, { i }, ONE[kind](objects[i])) end
+    end
+end
+
 --- Questions about a scene. Each call draws others.
 -- @tparam table scene as `world.make` gives it
 -- @tparam[opt] Random source the scene's own unless said
@@ -253,14 +266,8 @@ function questions.make(scene, source)
         objects[i] = setmetatable({ seen = scene.seen[1][i] }, { __index = object })
         objects.order[i] = i
     end
-    if scene.kind == "picture" then
-        about_picture(source, objects, list)
-    else
-        for _, kind in ipairs { "direction", "speed", "change" } do
-            local i = source:integer(1, #objects)
-            list[#list + 1] = ask_moving(source, objects[i], kind, i)
-        end
-    end
+    local about = scene.kind == "picture" and about_picture or about_clip
+    about(source, objects, list)
     return list
 end
 

@@ -309,7 +309,7 @@ describe("examples/shapes/accuracy.lua", function()
         local words = "%s %s --seed %d --pictures 2 --clips 1 --answers %s/a.jsonl"
         local out = run(words:format(REFER, LITE, SEED, folder))
         assert.matches("seed %d+, 2 pictures, 1 clips\n", out)
-        assert.matches("\ndescribe +%d+%.%d %% %(%d of [23]%) +%d+%.%d %% %(%d of [23]%)\n", out)
+        assert.matches("\ndescribe +%d+%.%d %% %(%d of [234]%) +%d+%.%d %% %(%d of [234]%)\n", out)
         assert.matches("\ndirection +%d+%.%d %% %(%d of 1%) +%d+%.%d %% %(%d of 1%)\n", out)
         assert.matches("\nswap ", out)
         assert.matches("\n0\n$", out)

@@ -17,7 +17,7 @@ KINDS = ["describe", "colour", "shape", "size", "filling", "larger", "left", "ab
          "cover", "direction", "speed", "change"]
 # How often a question of a kind is taken, against the others.
 WEIGHTS = {"colour": 0.4, "filling": 0.4, "shape": 0.7, "size": 0.7, "left": 2.5, "above": 2.5, "same_colour": 1.5,
-           "count": 3.5, "touch": 1.5, "cover": 1.5, "direction": 2.5, "speed": 1.5}
+           "count": 6, "touch": 1.5, "cover": 1.5, "direction": 2.5, "speed": 1.5}
 
 CHANGE_FRAME = 2  # from here on later colours show, as in world.lua
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))

@@ -7,7 +7,7 @@ from heads import READ_AFTER, share_loss
 from views import look
 
 PICTURES = 4  # scenes of a step
-OBJECTS, WHOLE = 3, 12  # without text: objects of a picture, and further pictures that are seen whole only
+OBJECTS, WHOLE = 3, 20  # without text: objects of a picture, and further pictures that are seen whole only
 ASKED, QUESTIONS = 2, 8  # objects of a scene that are asked about, and questions
 
 
