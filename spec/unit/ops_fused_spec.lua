@@ -334,16 +334,17 @@ describe("fused ops", function()
             return out
         end
 
-        it("reads keys and values of float16 as it reads them widened, to the bit", function()
+        it("reads keys and values of fewer bits as it reads them widened, to the bit", function()
             if not device.is_cpu then return end -- others keep float32
-            for _, shape in ipairs { { 3, 70, 2, 1, 72 }, { 20, 70, 4, 2, 128 }, { 7, 9, 3, 3, 17 } } do
-                local n, m, heads, kv_heads, dim = unpack(shape)
+            for _, shape in ipairs { { 3, 70, 2, 1, 72, "float16" }, { 20, 70, 4, 2, 128, "float16" },
+                { 7, 9, 3, 3, 17, "float16" }, { 3, 70, 2, 1, 72, "bfloat16" }, { 7, 70, 3, 3, 17, "bfloat16" } } do
+                local n, m, heads, kv_heads, dim, dtype = unpack(shape)
                 local q = uniform { n, heads, dim }
-                local k, v = uniform({ m, kv_heads, dim }, "float16"), uniform({ m, kv_heads, dim }, "float16")
-                local out = everywhere("float16", function()
+                local k, v = uniform({ m, kv_heads, dim }, dtype), uniform({ m, kv_heads, dim }, dtype)
+                local out = everywhere(dtype, function()
                     return core.attention(with_gaps(q), k, v, { causal = true })
                 end)
-                assert_same_bits(core.attention(q, k:float(), v:float(), { causal = true }), out, "float16")
+                assert_same_bits(core.attention(q, k:float(), v:float(), { causal = true }), out, dtype)
             end
             local q, k = uniform { 2, 1, 8 }, uniform { 3, 1, 8 }
             assert.error_matches(function() core.attention(q, k:half(), k) end, "v is %[3x1x8%] float32")
