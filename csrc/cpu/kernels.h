@@ -58,7 +58,7 @@ enum { PXR_LINEAR_INT8_COLUMNS = 32 };                            /* where rows 
 enum { PXR_LINEAR_TILE_ROWS = 16, PXR_LINEAR_TILE_COLUMNS = 32 }; /* where they are tiled */
 
 /* Rows row_begin .. row_end-1 and columns column_begin .. column_end-1 of `out`: any number of columns for at most
- * PXR_LINEAR_FEW rows, else at most PXR_LINEAR_ROWS and PXR_LINEAR_COLUMNS. */
+ * PXR_LINEAR_FEW rows, else at most PXR_LINEAR_ROWS and the columns of their kind. */
 typedef struct pxr_linear_part {
     int64_t row_begin, row_end, column_begin, column_end;
 } pxr_linear_part;

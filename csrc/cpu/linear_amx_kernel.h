@@ -120,7 +120,7 @@ typedef struct amx_block {
     const char *from;
     int64_t stride; /* bytes */
     char copy[TILE_SIDE][INT8_DEPTH];
-    float scales[INT8_DEPTH >> PXR_CHUNK_SHIFT_MIN][PXR_LINEAR_INT8_COLUMNS]; /* the first 16 of each */
+    float scales[INT8_DEPTH >> PXR_CHUNK_SHIFT_MIN][TILE_SIDE];
 } amx_block;
 
 /* 64 bytes of weights of four bits, as bytes: chunk by chunk the low halves, then the high ones. */
@@ -211,10 +211,11 @@ PXR_TEMPLATE void amx_int8_of(const pxr_linear_job *job, const pxr_linear_part *
 {
     float sums[PXR_LINEAR_ROWS / TILE_SIDE][TILE_SIDE][TILE_SIDE], turned[TILE_SIDE][TILE_SIDE];
     amx_block block;
+    const int64_t tiles = (part->row_end - part->row_begin + TILE_SIDE - 1) / TILE_SIDE;
     configure_tiles(shift < 6 ? 1 << shift : TILE_BYTES);
     for (int64_t column = part->column_begin; column < part->column_end; column += TILE_SIDE) {
         const int64_t left = part->column_end - column, count = left < TILE_SIDE ? left : TILE_SIDE;
-        memset(sums, 0, sizeof sums);
+        memset(sums, 0, (size_t)tiles * sizeof sums[0]);
         for (int64_t k = 0; k < job->depth; k += INT8_DEPTH) {
             find_block(job, dtype, column, count, k, &block);
             for (int64_t row = part->row_begin, i = 0; row < part->row_end; row += TILE_SIDE, i++)
@@ -230,24 +231,22 @@ PXR_TEMPLATE void amx_int8_of(const pxr_linear_job *job, const pxr_linear_part *
     TILE_RELEASE();
 }
 
+PXR_TEMPLATE void amx_int8_with(const pxr_linear_job *job, const pxr_linear_part *part, const pxr_dtype dtype)
+{
+    if (job->chunks.shift == 7)
+        amx_int8_of(job, part, dtype, 7);
+    else if (job->chunks.shift == 6)
+        amx_int8_of(job, part, dtype, 6);
+    else
+        amx_int8_of(job, part, dtype, 5);
+}
+
 static void amx_int8(const pxr_linear_job *job, const pxr_linear_part *part)
 {
-    const int shift = job->chunks.shift;
-    if (job->weight.dtype == PXR_I8) {
-        if (shift == 7)
-            amx_int8_of(job, part, PXR_I8, 7);
-        else if (shift == 6)
-            amx_int8_of(job, part, PXR_I8, 6);
-        else
-            amx_int8_of(job, part, PXR_I8, 5);
-    } else {
-        if (shift == 7)
-            amx_int8_of(job, part, PXR_U8, 7);
-        else if (shift == 6)
-            amx_int8_of(job, part, PXR_U8, 6);
-        else
-            amx_int8_of(job, part, PXR_U8, 5);
-    }
+    if (job->weight.dtype == PXR_I8)
+        amx_int8_with(job, part, PXR_I8);
+    else
+        amx_int8_with(job, part, PXR_U8);
 }
 
 /* ---- any -------------------------------------------------------------------------------------------------------- */

@@ -134,6 +134,13 @@ local function bytes_of(path)
     return bytes
 end
 
+-- What the past is kept in where that changes answers: attention that rounds to bfloat16 has the same bits either way.
+local function kv_that_shows(model)
+    local kv = model.config.kv
+    local same = kv == "float32" or kv == "bfloat16" and model.compute ~= "f32"
+    return not same and kv or nil
+end
+
 local function new_job(path, given)
     local model = given.model
     if type(model) == "string" then
@@ -155,7 +162,7 @@ local function new_job(path, given)
         dataset = { name = path:match("([^/]+)/*$"), bytes = bytes_of(path) },
         model = fingerprint.model(model, type(given.tokenizer) == "string" and given.tokenizer or nil),
         device = model.device, precision = PRECISIONS[model.compute],
-        kv = model.config.kv ~= "float32" and model.config.kv or nil,
+        kv = kv_that_shows(model),
         tasks = tasks, where = mark(given.where), each = mark(given.each, true),
         generation = settings, local_crop = given.local_crop, sampling = job.sampling, shard = job.shard,
     }

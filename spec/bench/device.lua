@@ -9,27 +9,16 @@
 local core = require "pixelrefer.core"
 local json = require "pixelrefer.json"
 local pixelrefer = require "pixelrefer"
+local rates = require "bench.rates"
 
 local tensor = pixelrefer.tensor
 
 local path, device, out = arg[1], arg[2], arg[3]
 local side, tokens, steps, repeats = tonumber(arg[4]), tonumber(arg[5]), tonumber(arg[6]), tonumber(arg[7])
 
---- Waits for a tensor: its last row's first element comes to the host.
-local function arrived(x)
-    return x:narrow(1, x:size(1), 1):narrow(2, 1, 1):to("cpu")
-end
-
 --- Seconds of the fastest of several runs after one that warms up; each returns what must have arrived.
 local function least(run)
-    arrived(run())
-    local best = math.huge
-    for _ = 1, repeats do
-        local begin = core.tick()
-        arrived(run())
-        best = math.min(best, core.tick() - begin)
-    end
-    return best
+    return rates.least(function() rates.arrived(run()) end, repeats)
 end
 
 local begin = core.tick()

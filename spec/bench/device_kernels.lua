@@ -7,6 +7,7 @@
 
 local core = require "pixelrefer.core"
 local json = require "pixelrefer.json"
+local rates = require "bench.rates"
 local tensor = require "pixelrefer.tensor"
 
 local device, out, divisor, repeats = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4])
@@ -22,25 +23,15 @@ local function random(sizes, dtype)
     return x:to(device)
 end
 
---- Waits for a result: one element of it comes to the host.
-local function arrived(x)
-    while x:dim() > 1 do x = x:select(1, 1) end
-    return x:narrow(1, 1, 1):to("cpu")
-end
-
 --- Seconds of a call: the fastest of several timings after one that warms up.
 local function seconds(call)
-    arrived(call())
-    local best = math.huge
-    for _ = 1, repeats do
-        local begin, result = core.tick(), nil
+    return rates.least(function()
         tensor.scope(function()
+            local result
             for _ = 1, CALLS do result = call() end
-            arrived(result)
+            rates.arrived(result)
         end)
-        best = math.min(best, (core.tick() - begin) / CALLS)
-    end
-    return best
+    end, repeats) / CALLS
 end
 
 local kernels = {}

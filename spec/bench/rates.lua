@@ -1,4 +1,4 @@
--- A decoder's rates, as spec/bench/stages.lua and spec/bench/peers/own.lua measure them.
+-- How long things take, for the other scripts here: any call, a device's result, a decoder's prefill and decode.
 
 local core = require "pixelrefer.core"
 local tensor = require "pixelrefer.tensor"
@@ -17,6 +17,12 @@ function rates.least(run, repeats)
         best = math.min(best, core.tick() - begin)
     end
     return best
+end
+
+--- Waits for a tensor that a device computes: its last element comes to the host.
+function rates.arrived(x)
+    while x:dim() > 1 do x = x:select(1, x:size(1)) end
+    return x:narrow(1, x:size(1), 1):to("cpu")
 end
 
 --- Logits of the last of x's rows, as generation has them.

@@ -167,6 +167,24 @@ describe("annotate", function()
         assert.same({ 2, 3, 3, 3, 3 }, groups)
     end)
 
+    it("begins to read the picture that comes next of its own shard, once it has this one", function()
+        local ahead, load, order = image.ahead, image.load, {}
+        finally(function() image.ahead, image.load = ahead, load end)
+        image.load = function(path)
+            order[#order + 1] = "load " .. path:match("[^/]+$")
+            return load(path)
+        end
+        image.ahead = function(path)
+            order[#order + 1] = "ahead " .. path:match("[^/]+$")
+            return ahead(path)
+        end
+        run { shard = { 1, 2 } }
+        assert.same({ "load 0.png", "load 2.png" }, order) -- what follows is another shard's
+        order = {}
+        run()
+        assert.same({ "load 0.png", "ahead 1.png", "load 1.png" }, { order[1], order[2], order[3] })
+    end)
+
     it("says which of several that were answered together failed, and answers the others", function()
         local object = json.read(instances)
         object.annotations[2].segmentation = { { 1, 2 } }

@@ -1,4 +1,5 @@
 -- Pictures from files, against what PIL reads, and back to PNG.
+local bits = require "support.bits"
 local core = require "pixelrefer.core"
 local image = require "pixelrefer.image"
 local pictures = require "support.pictures"
@@ -175,5 +176,18 @@ describe("a failing allocation", function()
             collectgarbage()
             assert.is_true(core.memory() <= before) -- less when what earlier tests dropped goes only now
         end
+    end)
+
+    it("while a picture is read beside other work is told, or what could not be had is done without", function()
+        finally(function() core.memory_fail_at(0) end)
+        local expected, failed, fine = image.load(path "rgb.png"), 0, 0
+        for nth = 1, 8 do
+            core.memory_fail_at(core.memory_allocations() + nth)
+            local ok, found = pcall(function() return core.end_image(core.begin_image(path "rgb.png")) end)
+            core.memory_fail_at(0)
+            failed, fine = failed + (ok and 0 or 1), fine + (ok and 1 or 0)
+            if ok then bits.same(expected, found, nth) else assert.is_string(found) end
+        end
+        assert.is_true(failed > 1 and fine > 0)
     end)
 end)
