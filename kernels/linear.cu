@@ -11,7 +11,9 @@
 
 #include <limits.h>
 
-pxr_status pxr_gpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)
+/* Fills in the job of a product. */
+static pxr_status open_job(const pxr_device *device, const pxr_linear_args *args, pxr_gpu_linear_job *job,
+                           pxr_error *error)
 {
     const pxr_tensor *x = args->x, *weight = args->weight;
     if (!pxr_dtype_is_float(weight->dtype))
@@ -19,31 +21,63 @@ pxr_status pxr_gpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
                         device->name);
     if (x->size[0] > INT_MAX || x->size[1] > INT_MAX || weight->size[0] > INT_MAX)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "linear: sizes above %d are not on %s", INT_MAX, device->name);
-    pxr_gpu_linear_job job = {};
-    job.out = args->out->data;
-    job.x = x->data;
-    job.weight = weight->data;
-    job.out_type = args->out->dtype;
-    job.x_type = x->dtype;
-    job.out_stride = args->out->stride[0];
-    job.x_stride = x->stride[0];
-    job.weight_stride = weight->stride[0];
-    job.rows = (int)x->size[0];
-    job.columns = (int)weight->size[0];
-    job.depth = (int)x->size[1];
-    job.weight_type = weight->dtype;
-    job.activation = args->activation;
+    *job = {};
+    job->out = args->out->data;
+    job->x = x->data;
+    job->weight = weight->data;
+    job->out_type = args->out->dtype;
+    job->x_type = x->dtype;
+    job->out_stride = args->out->stride[0];
+    job->x_stride = x->stride[0];
+    job->weight_stride = weight->stride[0];
+    job->rows = (int)x->size[0];
+    job->columns = (int)weight->size[0];
+    job->depth = (int)x->size[1];
+    job->weight_type = weight->dtype;
+    job->activation = args->activation;
     if (args->bias) {
-        job.bias = args->bias->data;
-        job.bias_type = args->bias->dtype;
+        job->bias = args->bias->data;
+        job->bias_type = args->bias->dtype;
     }
     if (args->residual) {
-        job.residual = static_cast<const float *>(args->residual->data);
-        job.residual_stride = args->residual->stride[0];
+        job->residual = static_cast<const float *>(args->residual->data);
+        job->residual_stride = args->residual->stride[0];
     }
-    if (job.rows == 0 || job.columns == 0) return PXR_OK;
+    return PXR_OK;
+}
+
+/* One product, which is not empty. */
+static pxr_status run(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error)
+{
     const bool rounds = device->compute == PXR_COMPUTE_BF16;
-    if (rounds && job.rows <= PXR_GPU_VECTOR_ROWS) return pxr_gpu_linear_vector(device, &job, error);
-    if (rounds && pxr_gpu_linear_lt_takes(&job)) return pxr_gpu_linear_lt(device, &job, error);
-    return pxr_gpu_linear_tile(device, &job, error);
+    if (rounds && job->rows <= PXR_GPU_VECTOR_ROWS) return pxr_gpu_linear_vector(device, job, 1, error);
+    if (rounds && pxr_gpu_linear_lt_takes(job)) return pxr_gpu_linear_lt(device, job, error);
+    return pxr_gpu_linear_tile(device, job, error);
+}
+
+pxr_status pxr_gpu_linears(pxr_device *device, const pxr_linears_args *args, pxr_error *error)
+{
+    pxr_gpu_linear_job jobs[PXR_LINEARS_MAX];
+    int count = 0; /* of those that are not empty */
+    bool together = device->compute == PXR_COMPUTE_BF16;
+    for (int64_t i = 0; i < args->count; i++) {
+        pxr_gpu_linear_job *job = &jobs[count];
+        const pxr_status status = open_job(device, &args->each[i], job, error);
+        if (status != PXR_OK) return status;
+        if (job->rows == 0 || job->columns == 0) continue;
+        together = together && job->rows <= PXR_GPU_VECTOR_ROWS && job->weight_type == jobs[0].weight_type;
+        count++;
+    }
+    if (together && count > 0) return pxr_gpu_linear_vector(device, jobs, count, error);
+    pxr_status status = PXR_OK;
+    for (int i = 0; status == PXR_OK && i < count; i++) status = run(device, &jobs[i], error);
+    return status;
+}
+
+pxr_status pxr_gpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)
+{
+    pxr_linears_args only = {};
+    only.each = args;
+    only.count = 1;
+    return pxr_gpu_linears(device, &only, error);
 }

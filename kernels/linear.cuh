@@ -39,8 +39,9 @@ pxr_status pxr_gpu_linear_tile(pxr_device *device, const pxr_gpu_linear_job *job
 
 enum { PXR_GPU_VECTOR_ROWS = 16 };
 
-/** Up to PXR_GPU_VECTOR_ROWS rows: each weight is read once. linear_vector.cu */
-pxr_status pxr_gpu_linear_vector(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error);
+/** Products of the same rows, up to PXR_GPU_VECTOR_ROWS, by weights of one type, in one launch: each weight is read
+ * once. linear_vector.cu */
+pxr_status pxr_gpu_linear_vector(pxr_device *device, const pxr_gpu_linear_job *each, int count, pxr_error *error);
 
 /** True where cuBLASLt takes the job's narrow weights as they lie. linear_lt.cu */
 bool pxr_gpu_linear_lt_takes(const pxr_gpu_linear_job *job);

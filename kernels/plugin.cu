@@ -346,6 +346,7 @@ static pxr_backend make_table()
     table.synchronize = synchronize;
     table.memory = memory;
     table.linear = pxr_gpu_linear;
+    table.linears = pxr_gpu_linears;
     table.layer_norm = pxr_gpu_layer_norm;
     table.rms_norm = pxr_gpu_rms_norm;
     table.rope = pxr_gpu_rope;

@@ -9,52 +9,76 @@
 /* Where rows are few: columns of a task are a multiple of STRIP, and each thread has about so many tasks. */
 enum { STRIP = 64, FEW_TASKS = 4 };
 
+/* A product and how it is cut. */
+typedef struct product {
+    pxr_linear_job job;
+    int64_t columns;
+    int64_t task_columns, tasks;
+    void *block; /* its rows of x in fewer bits, where no product before it has the same ones */
+} product;
+
+/* Products of as many rows each, one behind the other. */
 typedef struct linear_work {
     const pxr_kernels *kernels;
-    const pxr_linear_job *job;
-    int64_t rows, columns;
-    int64_t task_rows, task_columns;
+    product *products;
+    int64_t count, rows, task_rows;
 } linear_work;
 
-/* Tasks are numbered row range by row range: the rows stay in the caches while the weights pass by. */
+/* Tasks are numbered product by product, and row range by row range: the rows stay in the caches while the weights pass
+ * by. */
 static void do_block(void *context, int64_t task)
 {
     const linear_work *work = context;
-    const int64_t across = (work->columns + work->task_columns - 1) / work->task_columns;
+    const product *p = work->products;
+    for (; task >= p->tasks; p++) task -= p->tasks;
+    const int64_t across = (p->columns + p->task_columns - 1) / p->task_columns;
     const int64_t row = task / across * work->task_rows, row_end = row + work->task_rows;
-    const int64_t column = task % across * work->task_columns, column_end = column + work->task_columns;
+    const int64_t column = task % across * p->task_columns, column_end = column + p->task_columns;
     const pxr_linear_part part = {.row_begin = row,
                                   .row_end = row_end < work->rows ? row_end : work->rows,
                                   .column_begin = column,
-                                  .column_end = column_end < work->columns ? column_end : work->columns};
-    if (work->job->x.dtype == PXR_I8)
-        work->kernels->linear_int8(work->job, &part);
+                                  .column_end = column_end < p->columns ? column_end : p->columns};
+    if (p->job.x.dtype == PXR_I8)
+        work->kernels->linear_int8(&p->job, &part);
     else
-        work->kernels->linear(work->job, &part);
+        work->kernels->linear(&p->job, &part);
 }
 
-/* Columns of a task. Few rows take as long as memory needs for the weights; neighbouring rows of weights are asked for
- * ahead and should be the same thread's. */
-static int64_t columns_of_task(const pxr_linear_job *job, int64_t rows, int64_t columns)
+/* Columns of a task of a product of many rows. */
+static int64_t columns_of_many(const pxr_linear_job *job)
 {
-    if (rows > PXR_LINEAR_FEW && job->is_tiled) return PXR_LINEAR_TILE_COLUMNS;
-    if (rows > PXR_LINEAR_FEW) return job->x.dtype == PXR_I8 ? PXR_LINEAR_INT8_COLUMNS : PXR_LINEAR_COLUMNS;
-    const int64_t tasks = (int64_t)pxr_threads() * FEW_TASKS, each = (columns + tasks - 1) / tasks;
-    return (each + STRIP - 1) / STRIP * STRIP;
+    if (job->is_tiled) return PXR_LINEAR_TILE_COLUMNS;
+    return job->x.dtype == PXR_I8 ? PXR_LINEAR_INT8_COLUMNS : PXR_LINEAR_COLUMNS;
 }
 
-static void run_linear(const pxr_linear_job *job, int64_t rows, int64_t columns)
+/* Columns of a task of products of few rows, which take as long as memory needs for the weights: neighbouring rows of
+ * weights are asked for ahead and should be the same thread's. */
+static int64_t columns_of_few(const linear_work *work)
 {
-    if (rows == 0 || columns == 0) return;
+    const int64_t tasks = (int64_t)pxr_threads() * FEW_TASKS;
+    int64_t columns = 0;
+    for (int64_t i = 0; i < work->count; i++) columns += work->products[i].columns;
+    const int64_t strips = (columns + tasks * STRIP - 1) / (tasks * STRIP);
+    return (strips > 1 ? strips : 1) * STRIP;
+}
+
+static void run_products(product *products, int64_t count, int64_t rows)
+{
     const bool few = rows <= PXR_LINEAR_FEW;
     linear_work work = {.kernels = pxr_cpu_kernels(),
-                        .job = job,
+                        .products = products,
+                        .count = count,
                         .rows = rows,
-                        .columns = columns,
-                        .task_rows = few ? rows : PXR_LINEAR_ROWS,
-                        .task_columns = columns_of_task(job, rows, columns)};
-    const int64_t down = (rows + work.task_rows - 1) / work.task_rows;
-    pxr_parallel_tasks(down * ((columns + work.task_columns - 1) / work.task_columns), do_block, &work);
+                        .task_rows = few ? rows : PXR_LINEAR_ROWS};
+    int64_t tasks = 0;
+    for (int64_t i = 0; i < count && rows > 0; i++) {
+        product *p = &products[i];
+        p->task_columns = few ? columns_of_few(&work) : columns_of_many(&p->job);
+        p->tasks = (rows + work.task_rows - 1) / work.task_rows *
+                   ((p->columns + p->task_columns - 1) / p->task_columns);
+        tasks += p->tasks;
+    }
+    pxr_parallel_tasks(tasks, do_block, &work);
 }
 
 static pxr_any_row any_row(const pxr_tensor *tensor)
@@ -159,14 +183,19 @@ static pxr_status arrange_x(pxr_linear_job *job, int64_t rows, void **block, pxr
     return PXR_OK;
 }
 
+/* 2^s columns are a chunk of rows in eight bits. */
+static int chunk_shift(const pxr_linear_job *job)
+{
+    return job->scales.group_shift < PXR_CHUNK_SHIFT_MAX ? job->scales.group_shift : PXR_CHUNK_SHIFT_MAX;
+}
+
 /* Gives the job rows of its x's type, in memory that the caller frees. */
 static pxr_status narrow_x(pxr_linear_job *job, const pxr_tensor *x, void **block, pxr_error *error)
 {
     const bool is_int8 = job->x.dtype == PXR_I8;
     const int64_t rows = x->size[0], unit = is_int8 ? PXR_CHUNK_BLOCK : PXR_ALIGNMENT / (int64_t)sizeof(uint16_t);
     const int64_t padded = (job->depth + unit - 1) / unit * unit;
-    const int shift = job->scales.group_shift;
-    job->chunks.shift = shift < PXR_CHUNK_SHIFT_MAX ? shift : PXR_CHUNK_SHIFT_MAX;
+    job->chunks.shift = chunk_shift(job);
     job->chunks.count = is_int8 ? ((job->depth - 1) >> job->chunks.shift) + 1 : 0;
     job->x_stride = padded * (int64_t)pxr_dtype_size(job->x.dtype);
     *block = allocate_x(job, rows, error);
@@ -181,9 +210,9 @@ static pxr_status narrow_x(pxr_linear_job *job, const pxr_tensor *x, void **bloc
     return tiles ? arrange_x(job, rows, block, error) : PXR_OK;
 }
 
-pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)
+static pxr_linear_job job_of(const pxr_linear_args *args)
 {
-    pxr_linear_job job = {
+    return (pxr_linear_job){
         .out = pxr_tensor_data(args->out),
         .x = {.data = pxr_tensor_data(args->x), .dtype = PXR_F32},
         .residual = args->residual ? pxr_tensor_data(args->residual) : NULL,
@@ -197,18 +226,51 @@ pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_e
         .depth = args->x->size[1],
         .activation = args->activation,
     };
-    void *block = NULL;
-    if (args->x->size[0] > 0 && job.depth > 0) job.x.dtype = x_type(device, args, &job.scales);
-    if (job.x.dtype != PXR_F32) {
-        const pxr_status status = narrow_x(&job, args->x, &block, error);
-        if (status != PXR_OK) {
-            pxr_free(block);
-            return status;
-        }
+}
+
+/* Whether products of the same x read the same rows: in chunks they follow the weights' type and groups. */
+static bool share_rows(const pxr_linear_job *a, const pxr_linear_job *b)
+{
+    if (a->x.dtype != b->x.dtype) return false;
+    return a->x.dtype != PXR_I8 || (a->weight.dtype == b->weight.dtype && a->chunks.shift == chunk_shift(b));
+}
+
+/* The product's rows of x in fewer bits: those of a product before it, or its own. */
+static pxr_status find_rows(product *products, int64_t index, const pxr_tensor *x, pxr_error *error)
+{
+    pxr_linear_job *job = &products[index].job;
+    for (int64_t i = 0; i < index; i++) {
+        const pxr_linear_job *other = &products[i].job;
+        if (!share_rows(other, job)) continue;
+        job->x = other->x;
+        job->x_stride = other->x_stride;
+        job->chunks = other->chunks;
+        job->is_tiled = other->is_tiled;
+        return PXR_OK;
     }
-    run_linear(&job, args->out->size[0], args->out->size[1]);
-    pxr_free(block);
-    return PXR_OK;
+    return narrow_x(job, x, &products[index].block, error);
+}
+
+pxr_status pxr_cpu_linears(pxr_device *device, const pxr_linears_args *args, pxr_error *error)
+{
+    product products[PXR_LINEARS_MAX] = {0};
+    pxr_status status = PXR_OK;
+    for (int64_t i = 0; status == PXR_OK && i < args->count; i++) {
+        const pxr_linear_args *each = &args->each[i];
+        pxr_linear_job *job = &products[i].job;
+        *job = job_of(each);
+        products[i].columns = each->out->size[1];
+        if (each->x->size[0] > 0 && job->depth > 0) job->x.dtype = x_type(device, each, &job->scales);
+        if (job->x.dtype != PXR_F32) status = find_rows(products, i, each->x, error);
+    }
+    if (status == PXR_OK) run_products(products, args->count, args->each->x->size[0]);
+    for (int64_t i = 0; i < args->count; i++) pxr_free(products[i].block);
+    return status;
+}
+
+pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)
+{
+    return pxr_cpu_linears(device, &(pxr_linears_args){.each = args, .count = 1}, error);
 }
 
 /* ---- matmul ---------------------------------------------------------------------------------------------------- */
@@ -289,7 +351,8 @@ static int64_t matrix_offset(const pxr_tensor *tensor, const pxr_tensor *out, in
 
 static void multiply(const matrix *out, const matrix *a, const matrix *b)
 {
-    const pxr_linear_job job = {
+    product only = {.columns = out->columns};
+    only.job = (pxr_linear_job){
         .out = (float *)out->rows_at,
         .x = {.data = (const char *)a->rows_at, .dtype = PXR_F32},
         .out_stride = out->stride,
@@ -298,7 +361,7 @@ static void multiply(const matrix *out, const matrix *a, const matrix *b)
         .weight_stride = b->stride * (int64_t)sizeof(float),
         .depth = a->columns,
     };
-    run_linear(&job, out->rows, out->columns);
+    run_products(&only, 1, out->rows);
 }
 
 pxr_status pxr_cpu_matmul(pxr_device *device, const pxr_matmul_args *args, pxr_error *error)

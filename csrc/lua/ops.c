@@ -192,6 +192,54 @@ static int linear(lua_State *L)
     return 1;
 }
 
+/* The tensor under `key` of the options at `index`; NULL where there is none. */
+static const pxr_tensor *tensor_option(lua_State *L, int index, const char *key)
+{
+    if (!push_option(L, index, key)) return NULL;
+    const pxr_tensor *tensor = pxr_lua_check_tensor(L, -1);
+    lua_pop(L, 1); /* the table keeps it */
+    return tensor;
+}
+
+/* The product that the table at `index` describes; pushes its result. */
+static pxr_linear_args read_product(lua_State *L, int index, const pxr_tensor *x)
+{
+    static const char *const keys[] = {"weight", "bias", "activation", "residual", "scales", NULL};
+    luaL_checktype(L, index, LUA_TTABLE);
+    check_keys(L, index, keys);
+    pxr_linear_args args = {.x = x,
+                            .weight = tensor_option(L, index, "weight"),
+                            .bias = tensor_option(L, index, "bias"),
+                            .residual = tensor_option(L, index, "residual"),
+                            .scales = tensor_option(L, index, "scales")};
+    if (push_option(L, index, "activation")) {
+        args.activation = (pxr_activation)luaL_checkoption(L, -1, NULL, activation_names);
+        lua_pop(L, 1);
+    }
+    if (!args.weight) luaL_argerror(L, index, "weight expected");
+    args.out = push_matrix(L, x, size_of(x, 0), size_of(args.weight, 0));
+    return args;
+}
+
+/*** Several linear layers of the same rows, each to the bit what @{linear} gives: what can be done once is.
+ * @function linears
+ * @tparam Tensor x [n,K] float32
+ * @tparam table ... one for each layer, at most four: {weight =, bias =, activation =, residual =, scales =} as for
+ *   @{linear}
+ * @treturn Tensor ... [n,N] float32, one for each layer
+ */
+static int linears(lua_State *L)
+{
+    const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
+    const int count = lua_gettop(L) - 1;
+    pxr_linear_args each[PXR_LINEARS_MAX];
+    pxr_error error = {0};
+    pxr_lua_collect_if_needed(L);
+    for (int i = 0; i < count && i < PXR_LINEARS_MAX; i++) each[i] = read_product(L, i + 2, x);
+    pxr_lua_check(L, pxr_linears(&(pxr_linears_args){.each = each, .count = count}, &error), &error);
+    return count;
+}
+
 /*** Layer normalisation of the rows of x.
  * @function layer_norm
  * @tparam Tensor x [n,D] float32
@@ -705,6 +753,7 @@ void pxr_lua_open_ops(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"linear", linear},
+        {"linears", linears},
         {"quantize", quantize},
         {"layer_norm", layer_norm},
         {"rms_norm", rms_norm},

@@ -290,10 +290,10 @@ static pxr_status attention_sublayer(pxr_decoder *decoder, const layer *l, const
                                           .segment_count = sequence_count,
                                           .scale = 1.0f / sqrtf((float)c->head_dim),
                                           .causal = true};
+    const pxr_tensor *const qkv[] = {&b->q, &b->k, &b->v};
+    const pxr_linear_weights *const to_qkv[] = {&l->q, &l->k, &l->v};
     pxr_status status = pxr_rms_norm(&norm, error);
-    if (status == PXR_OK) status = pxr_linear_layer(&b->q, &b->normed, &l->q, PXR_ACTIVATION_NONE, NULL, error);
-    if (status == PXR_OK) status = pxr_linear_layer(&b->k, &b->normed, &l->k, PXR_ACTIVATION_NONE, NULL, error);
-    if (status == PXR_OK) status = pxr_linear_layer(&b->v, &b->normed, &l->v, PXR_ACTIVATION_NONE, NULL, error);
+    if (status == PXR_OK) status = pxr_linear_layers(qkv, &b->normed, to_qkv, 3, error);
     if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &q, .cos = &b->cos, .sin = &b->sin}, error);
     if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &k, .cos = &b->cos, .sin = &b->sin}, error);
     if (status == PXR_OK) status = store(keys, &k, decoder, sequence_count, error);
@@ -312,9 +312,10 @@ static pxr_status mlp_sublayer(pxr_decoder *decoder, const layer *l, const buffe
                                     .weight = &l->post_attention_norm,
                                     .epsilon = decoder->config.epsilon};
     const pxr_silu_mul_args silu_mul = {.out = &b->gate, .gate = &b->gate, .up = &b->up};
+    const pxr_tensor *const wide[] = {&b->gate, &b->up};
+    const pxr_linear_weights *const to_wide[] = {&l->gate, &l->up};
     pxr_status status = pxr_rms_norm(&norm, error);
-    if (status == PXR_OK) status = pxr_linear_layer(&b->gate, &b->normed, &l->gate, PXR_ACTIVATION_NONE, NULL, error);
-    if (status == PXR_OK) status = pxr_linear_layer(&b->up, &b->normed, &l->up, PXR_ACTIVATION_NONE, NULL, error);
+    if (status == PXR_OK) status = pxr_linear_layers(wide, &b->normed, to_wide, 2, error);
     if (status == PXR_OK) status = pxr_silu_mul(&silu_mul, error);
     if (status == PXR_OK) status = pxr_linear_layer(x, &b->gate, &l->down, PXR_ACTIVATION_NONE, x, error);
     return status;

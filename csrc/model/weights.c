@@ -177,15 +177,28 @@ pxr_dtype pxr_operand_type(const pxr_tensor *weight)
     return rounds ? PXR_BF16 : PXR_F32;
 }
 
+static pxr_linear_args args_of(const pxr_tensor *out, const pxr_tensor *x, const pxr_linear_weights *layer)
+{
+    return (pxr_linear_args){.out = out,
+                             .x = x,
+                             .weight = &layer->weight,
+                             .scales = layer->scales.storage ? &layer->scales : NULL,
+                             .bias = layer->bias.storage ? &layer->bias : NULL};
+}
+
 pxr_status pxr_linear_layer(const pxr_tensor *out, const pxr_tensor *x, const pxr_linear_weights *layer,
                             pxr_activation activation, const pxr_tensor *residual, pxr_error *error)
 {
-    return pxr_linear(&(pxr_linear_args){.out = out,
-                                         .x = x,
-                                         .weight = &layer->weight,
-                                         .scales = layer->scales.storage ? &layer->scales : NULL,
-                                         .bias = layer->bias.storage ? &layer->bias : NULL,
-                                         .activation = activation,
-                                         .residual = residual},
-                      error);
+    pxr_linear_args args = args_of(out, x, layer);
+    args.activation = activation;
+    args.residual = residual;
+    return pxr_linear(&args, error);
+}
+
+pxr_status pxr_linear_layers(const pxr_tensor *const *out, const pxr_tensor *x, const pxr_linear_weights *const *layers,
+                             int64_t count, pxr_error *error)
+{
+    pxr_linear_args each[PXR_LINEARS_MAX];
+    for (int64_t i = 0; i < count && i < PXR_LINEARS_MAX; i++) each[i] = args_of(out[i], x, layers[i]);
+    return pxr_linears(&(pxr_linears_args){.each = each, .count = count}, error);
 }

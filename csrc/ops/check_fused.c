@@ -173,6 +173,21 @@ pxr_status pxr_check_linear(const pxr_linear_args *args, pxr_device **device, px
     return PXR_OK;
 }
 
+pxr_status pxr_check_linears(const pxr_linears_args *args, pxr_device **device, pxr_error *error)
+{
+    if (args->count < 1 || args->count > PXR_LINEARS_MAX)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "linears: %lld products, expected 1 to %d", (long long)args->count,
+                        (int)PXR_LINEARS_MAX);
+    for (int64_t i = 0; i < args->count; i++) {
+        if (args->each[i].x != args->each->x)
+            return pxr_fail(error, PXR_ERROR_ARGUMENT, "linears: product %lld is of another x", (long long)i + 1);
+        const pxr_status status = pxr_check_linear(&args->each[i], device, error);
+        if (status != PXR_OK)
+            return args->count > 1 ? pxr_error_prefix(error, "product %lld", (long long)i + 1) : status;
+    }
+    return PXR_OK;
+}
+
 static pxr_status check_epsilon(const char *op, float epsilon, pxr_error *error)
 {
     if (epsilon >= 0.0f) return PXR_OK;

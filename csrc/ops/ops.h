@@ -51,6 +51,14 @@ typedef struct pxr_linear_args {
     pxr_activation activation;
 } pxr_linear_args;
 
+/* Several products of the same rows (queries, keys and values), each to the bit what linear gives. What can be done once
+ * is: rows are rounded, and where they are few the weights are read in one go. No `out` is another's residual. */
+enum { PXR_LINEARS_MAX = 4 };
+typedef struct pxr_linears_args {
+    const pxr_linear_args *each; /* [count], of one and the same x */
+    int64_t count;               /* 1 .. PXR_LINEARS_MAX */
+} pxr_linears_args;
+
 /* Rows of `x` normalised to mean 0 and variance 1 (biased), times weight, plus bias. `out` may be `x`. */
 typedef struct pxr_layer_norm_args {
     const pxr_tensor *out;    /* [n,D] activations, rows dense */

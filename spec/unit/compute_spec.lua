@@ -180,6 +180,29 @@ describe("operands of eight bits on the CPU", function()
         bits.same(products(), computing("int8", products), "linear")
     end)
 
+    it("are shared by products of the same rows, each as it is alone", function()
+        for _, rows in ipairs { 1, 9, 30 } do
+            local x, products = uniform { rows, 400 }, {}
+            for _, kind in ipairs { { 8, 128 }, { 4, 128 }, { 4, 32 }, { 4, 256 } } do
+                local integers, scales = core.quantize(uniform { 70, 400 }, unpack(kind))
+                products[#products + 1] = { weight = integers, scales = scales, bias = uniform { 70 } }
+            end
+            for _, last in ipairs { products[4], { weight = uniform({ 9, 400 }):bfloat16() } } do
+                products[4] = last
+                for _, precision in ipairs { "int8", "bf16" } do
+                    computing(precision, function()
+                        local found = { core.linears(x, unpack(products)) }
+                        for i, p in ipairs(products) do
+                            local alone = core.linear(x, p.weight, p.bias, nil, nil, p.scales)
+                            bits.same(alone, found[i], ("%s, %d rows, product %d"):format(precision, rows, i))
+                        end
+                        return tensor.cat(found, 2)
+                    end)
+                end
+            end
+        end
+    end)
+
     it("are zero where values are all but zero, and where there are none", function()
         local integers, scales = core.quantize(uniform { 8, 256 }, 8, 128)
         local tiny = uniform { 18, 256 } * 1e-38

@@ -182,6 +182,27 @@ describe("products with operands rounded to bfloat16", function()
         end
     end)
 
+    on_emu("are the same for products that go together", function()
+        local narrow = tensor.randn(40, 65):bfloat16():to("emu")
+        for _, rows in ipairs { 1, 2, 4, 7, 16, 17 } do
+            local x = tensor.randn(rows, 64):to("emu")
+            local products = {
+                { weight = narrow:narrow(1, 1, 9):narrow(2, 1, 64):contiguous(), bias = tensor.randn(9):to("emu") },
+                { weight = narrow:narrow(1, 10, 3):narrow(2, 2, 64), activation = "gelu" }, -- not aligned
+                { weight = narrow:narrow(1, 13, 7):narrow(2, 1, 64):contiguous() },
+                { weight = tensor.randn(6, 64):to("emu"), residual = tensor.randn(rows, 6):to("emu") },
+            }
+            for count = 1, #products do
+                local found = { core.linears(x, unpack(products, 1, count)) }
+                for i = 1, count do
+                    local p = products[i]
+                    local alone = core.linear(x, p.weight, p.bias, p.activation, p.residual)
+                    assert.is_true(tensor.equal(alone:to("cpu"), found[i]:to("cpu")), rows .. " rows, product " .. i)
+                end
+            end
+        end
+    end)
+
     for _, dtype in ipairs { "bfloat16", "float16" } do
         on_emu("are linear's, with every epilogue, for weights of " .. dtype, function()
             local w, bias = tensor.randn(20, 48):to(dtype), tensor.randn(20):to(dtype)

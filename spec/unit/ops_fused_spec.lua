@@ -115,6 +115,43 @@ end
 describe("fused ops", function()
     before_each(function() math.randomseed(seed) end)
 
+    describe("linears", function()
+        it("are what linear gives for each, whatever the weights", function()
+            for _, rows in ipairs { 1, 3, 16, 17, 40 } do
+                for _, depth in ipairs { 0, 35, 192 } do
+                    local x = uniform { rows, depth }
+                    local products = {
+                        { weight = uniform { 70, depth }, bias = uniform { 70 } },
+                        { weight = uniform({ 5, depth }, "bfloat16"), activation = "gelu" },
+                        { weight = uniform({ 0, depth }, "bfloat16"), bias = uniform { 0 } },
+                        { weight = unaligned(uniform({ 130, depth }, "bfloat16")), residual = uniform { rows, 130 } },
+                    }
+                    local function together() return core.linears(x, unpack(products)) end
+                    local found = { together() }
+                    assert.equal(4, #found)
+                    for i, p in ipairs(products) do
+                        local alone = core.linear(x, p.weight, p.bias, p.activation, p.residual)
+                        assert_same_bits(alone, found[i], ("%d rows of %d, product %d"):format(rows, depth, i))
+                    end
+                    everywhere("the last", function() return (select(4, together())) end)
+                end
+            end
+        end)
+
+        it("says what does not fit", function()
+            local x, w = uniform { 2, 48 }, uniform { 5, 48 }
+            assert.error_matches(function() core.linears(x) end, "linears: 0 products, expected 1 to 4")
+            local one = { weight = w }
+            assert.error_matches(function() core.linears(x, one, one, one, one, one) end, "linears: 5 products")
+            assert.error_matches(function() core.linears(x, one, { weight = uniform { 5, 47 } }) end,
+                "product 2: linear: weight is %[5x47%]")
+            assert.error_matches(function() core.linears(x, one, { bias = w }) end, "weight expected")
+            assert.error_matches(function() core.linears(x, { wieght = w }) end, "there is no option 'wieght'")
+            assert.error_matches(function() core.linears(x, w) end, "table expected")
+            assert.error_matches(function() core.linears(x, { weight = w, activation = "relu" }) end, "relu")
+        end)
+    end)
+
     describe("linear", function()
         local shapes = {
             { 1, 1, 1 }, { 0, 5, 7 }, { 3, 0, 4 }, { 2, 3, 0 }, { 7, 5, 17 }, { 13, 67, 33 }, { 40, 131, 50 },
