@@ -24,11 +24,16 @@ PXR_INLINE int8_rows int8_row(const pxr_linear_job *job, int64_t row)
                        .corrections = job->chunks.corrections + row * job->chunks.count};
 }
 
+/* The group of weights in which a chunk lies. */
+PXR_INLINE int64_t group_of(const pxr_linear_job *job, int64_t chunk)
+{
+    return chunk << job->chunks.shift >> job->scales.group_shift;
+}
+
 /* Where the scale of a weight row's chunk is. */
 PXR_INLINE const char *chunk_scale(const pxr_linear_job *job, int64_t column, int64_t chunk)
 {
-    const int64_t group = chunk << job->chunks.shift >> job->scales.group_shift;
-    return job->scales.data + column * job->scales.stride + group * (int64_t)sizeof(uint16_t);
+    return job->scales.data + column * job->scales.stride + group_of(job, chunk) * (int64_t)sizeof(uint16_t);
 }
 
 PXR_INLINE float float16_at(const char *from)
@@ -108,21 +113,58 @@ static void quantize_x(int8_t *out, const pxr_chunks *chunks, int64_t row, pxr_d
 
 #if defined(__AVX512VNNI__)
 
-/* ---- few rows --------------------------------------------------------------------------------------------------- */
-
-enum {
-    INT8_ROWS = 4,    /* rows that share the weights that were read */
-    INT8_COLUMNS = 4, /* columns whose sums are finished together */
-    HALF_BLOCK = PXR_CHUNK_BLOCK / 2,
-    INT8_AHEAD = 6 << 10, /* bytes of weights that are on their way: what memory delivers in its latency */
-};
-
 /* 64 bytes of weights, those behind the first `count` zero. */
 PXR_INLINE __m512i load_bytes(const char *from, int64_t count)
 {
     if (count >= 64) return _mm512_loadu_si512(from);
     return count > 0 ? _mm512_maskz_loadu_epi8(((__mmask64)1 << count) - 1, from) : _mm512_setzero_si512();
 }
+
+enum {
+    INT8_LANES = 16,   /* columns of a register */
+    SCALE_GROUPS = 32, /* whose scales a register holds */
+};
+
+/* float16 scales of sixteen columns, two groups to a register. */
+typedef union column_scales {
+    __m512i pairs[SCALE_GROUPS / 2];
+    uint16_t of[SCALE_GROUPS][INT8_LANES];
+} column_scales;
+
+/* Reads the scales from `group` on, `groups` of them but at most SCALE_GROUPS, of sixteen columns from `column` on; those
+ * of columns behind `count` are zero. The next columns' are asked for. */
+PXR_INLINE void read_scales(const pxr_linear_job *job, int64_t column, int64_t count, int64_t group, int64_t groups,
+                            column_scales *scales)
+{
+    const __m512i firsts_seconds = _mm512_set_epi16(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1, 30, 28,
+                                                    26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __mmask32 there = groups < SCALE_GROUPS ? ((__mmask32)1 << groups) - 1 : ~(__mmask32)0;
+    const int64_t stride = job->scales.stride;
+    const char *from = job->scales.data + column * stride + group * (int64_t)sizeof(uint16_t);
+    __m512i rows[INT8_LANES];
+#pragma GCC unroll 16
+    for (int64_t c = 0; c < INT8_LANES; c++) {
+        rows[c] = c < count ? _mm512_maskz_loadu_epi16(there, from + c * stride) : _mm512_setzero_si512();
+        fetch(from + (c + INT8_LANES) * stride, 1);
+    }
+    transpose_bits(rows); /* two scales are a lane */
+#pragma GCC unroll 16
+    for (int i = 0; i < SCALE_GROUPS / 2; i++)
+        _mm512_storeu_si512(&scales->pairs[i], _mm512_permutexvar_epi16(firsts_seconds, rows[i]));
+}
+
+PXR_INLINE __m512 scales_of_group(const column_scales *scales, int64_t group)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)scales->of[group]));
+}
+
+/* ---- few rows --------------------------------------------------------------------------------------------------- */
+
+enum {
+    INT8_ROWS = 4,    /* rows that share the weights that were read */
+    INT8_COLUMNS = 4, /* columns whose sums are in registers, a fourth of those that are finished together */
+    HALF_BLOCK = PXR_CHUNK_BLOCK / 2,
+};
 
 /* Sums of the four lanes of each quarter of four registers: quarter q of the result holds a's, b's, c's and d's. */
 PXR_INLINE __m512i quarter_sums(__m512i a, __m512i b, __m512i c, __m512i d)
@@ -132,28 +174,25 @@ PXR_INLINE __m512i quarter_sums(__m512i a, __m512i b, __m512i c, __m512i d)
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
 
-/* Quarter 0 of the result is the sum of a's quarters, 1 of b's, 2 of c's, 3 of d's. */
-PXR_INLINE __m512i sums_of_quarters(__m512i a, __m512i b, __m512i c, __m512i d)
+/* Of four registers, each with the sums of four columns by quarters, of which `chunks` are whole chunks: sums[i] are
+ * chunk i's, of sixteen columns. */
+PXR_INLINE void chunk_sums(const __m512i *quarters, const int chunks, __m512i *sums)
 {
-    const __m512i ab = _mm512_add_epi32(_mm512_shuffle_i64x2(a, b, 0x44), _mm512_shuffle_i64x2(a, b, 0xee));
-    const __m512i cd = _mm512_add_epi32(_mm512_shuffle_i64x2(c, d, 0x44), _mm512_shuffle_i64x2(c, d, 0xee));
-    return _mm512_add_epi32(_mm512_shuffle_i64x2(ab, cd, 0x88), _mm512_shuffle_i64x2(ab, cd, 0xdd));
-}
-
-/* Chunk `i` of those that the quarters hold, `quarters` to a chunk. */
-PXR_INLINE __m128i chunk_sums(__m512i sums, const int quarters, const int i)
-{
-    const __m256i half = i * quarters < 2 ? _mm512_castsi512_si256(sums) : _mm512_extracti64x4_epi64(sums, 1);
-    if (quarters == 1) return i % 2 == 0 ? _mm256_castsi256_si128(half) : _mm256_extracti128_si256(half, 1);
-    const __m256i both = quarters == 2 ? half : _mm256_add_epi32(half, _mm512_extracti64x4_epi64(sums, 1));
-    return _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-}
-
-PXR_INLINE __m128 chunk_scales(const pxr_linear_job *job, const int64_t *columns, int64_t chunk)
-{
-    uint16_t bits[INT8_COLUMNS];
-    for (int c = 0; c < INT8_COLUMNS; c++) memcpy(&bits[c], chunk_scale(job, columns[c], chunk), sizeof bits[c]);
-    return _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)bits));
+    const __m512i a = quarters[0], b = quarters[1], c = quarters[2], d = quarters[3];
+    if (chunks == 4) { /* a quarter each */
+        const __m512i low_ab = _mm512_shuffle_i64x2(a, b, 0x44), low_cd = _mm512_shuffle_i64x2(c, d, 0x44);
+        const __m512i high_ab = _mm512_shuffle_i64x2(a, b, 0xee), high_cd = _mm512_shuffle_i64x2(c, d, 0xee);
+        sums[0] = _mm512_shuffle_i64x2(low_ab, low_cd, 0x88);
+        sums[1] = _mm512_shuffle_i64x2(low_ab, low_cd, 0xdd);
+        sums[2] = _mm512_shuffle_i64x2(high_ab, high_cd, 0x88);
+        sums[3] = _mm512_shuffle_i64x2(high_ab, high_cd, 0xdd);
+        return;
+    }
+    const __m512i ab = _mm512_add_epi32(_mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
+    const __m512i cd = _mm512_add_epi32(_mm512_shuffle_i64x2(c, d, 0x88), _mm512_shuffle_i64x2(c, d, 0xdd));
+    sums[0] = _mm512_shuffle_i64x2(ab, cd, 0x88);
+    sums[1] = _mm512_shuffle_i64x2(ab, cd, 0xdd);
+    if (chunks == 1) sums[0] = _mm512_add_epi32(sums[0], sums[1]);
 }
 
 /* What the two registers of a block's weights are multiplied by: bytes 0 .. 63 and 64 .. 127, or, of weights of four bits
@@ -176,129 +215,125 @@ PXR_INLINE void load_x(const char *x, const pxr_dtype dtype, const int shift, __
     }
 }
 
-/* The scales of four chunks, a group each, a quarter for each chunk. */
-PXR_INLINE __m512 four_scales(const pxr_linear_job *job, const int64_t *columns, int64_t chunk)
-{
-    __m128i four[INT8_COLUMNS];
-#pragma GCC unroll 4
-    for (int c = 0; c < INT8_COLUMNS; c++)
-        four[c] = _mm_loadl_epi64((const __m128i *)chunk_scale(job, columns[c], chunk));
-    const __m128i ab = _mm_unpacklo_epi16(four[0], four[1]), cd = _mm_unpacklo_epi16(four[2], four[3]);
-    return _mm512_cvtph_ps(_mm256_set_m128i(_mm_unpackhi_epi32(ab, cd), _mm_unpacklo_epi32(ab, cd)));
-}
-
-/* acc[r] += the sums of four chunks of one group each, a quarter for each chunk, times their scales. */
-PXR_INLINE void add_four_chunks(const pxr_linear_job *job, const int rows, const int8_rows *x, const int64_t *columns,
-                                int64_t chunk, const __m512i *sums, __m128 *acc)
-{
-    const __m512i quarters = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    const __m512 scales = four_scales(job, columns, chunk);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-        const __m128i corrections = _mm_loadu_si128((const __m128i *)(x[r].corrections + chunk));
-        const __m512i all = _mm512_permutexvar_epi32(quarters, _mm512_castsi128_si512(corrections));
-        const __m512 x_scales = _mm512_castps128_ps512(_mm_loadu_ps(x[r].scales + chunk));
-        const __m512 factors = _mm512_mul_ps(scales, _mm512_permutexvar_ps(quarters, x_scales));
-        const __m512 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sums[r], all));
-        acc[r] = _mm_fmadd_ps(_mm512_castps512_ps128(sum), _mm512_castps512_ps128(factors), acc[r]);
-        acc[r] = _mm_fmadd_ps(_mm512_extractf32x4_ps(sum, 1), _mm512_extractf32x4_ps(factors, 1), acc[r]);
-        acc[r] = _mm_fmadd_ps(_mm512_extractf32x4_ps(sum, 2), _mm512_extractf32x4_ps(factors, 2), acc[r]);
-        acc[r] = _mm_fmadd_ps(_mm512_extractf32x4_ps(sum, 3), _mm512_extractf32x4_ps(factors, 3), acc[r]);
-    }
-}
-
-/* Columns of x that a step of one row covers: 128, or 64 of eight bits in chunks below 128. */
+/* Columns of x that a step covers: 128, or 64 of eight bits in chunks below 128. */
 PXR_INLINE int64_t int8_span(const pxr_dtype dtype, const int shift)
 {
     return dtype == PXR_I8 && shift < PXR_CHUNK_SHIFT_MAX ? HALF_BLOCK : PXR_CHUNK_BLOCK;
 }
 
-/* The exact sums of a step from k on: quarter q of quarter[r] holds those of the four columns over a fourth of it. */
-PXR_INLINE void sum_step(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
-                         const int8_rows *x, const int64_t *columns, int64_t k, __m512i *quarter)
+/* What sums begin with: the corrections of up to four chunks, of which `left` are there, in a lane of their quarters. */
+PXR_INLINE __m512i spread_corrections(const int32_t *corrections, const int chunks, int64_t left)
 {
-    const int registers = dtype == PXR_I8 && shift == PXR_CHUNK_SHIFT_MAX ? 2 : 1;
-    const int64_t next = INT8_COLUMNS * job->weight_stride, ahead = next < INT8_AHEAD ? INT8_AHEAD : next;
-    __m512i sums[INT8_ROWS][INT8_COLUMNS], x_first[INT8_ROWS], x_second[INT8_ROWS];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) load_x(x[r].x + k, dtype, shift, &x_first[r], &x_second[r]);
-#pragma GCC unroll 4
-    for (int c = 0; c < INT8_COLUMNS; c++) {
-        const int64_t begin = dtype == PXR_I8 ? k : k / 2;
-        const int64_t bytes = (dtype == PXR_I8 ? job->depth : (job->depth + 1) / 2) - begin;
-        const char *w = job->weight.data + columns[c] * job->weight_stride + begin;
-        __m512i first = load_bytes(w, bytes), second = _mm512_setzero_si512();
-        fetch(w + ahead, (int64_t)registers * CACHE_LINE);
-        if (dtype == PXR_I8) {
-            first = _mm512_xor_si512(first, _mm512_set1_epi8(-128));
-            if (registers == 2) second = _mm512_xor_si512(load_bytes(w + 64, bytes - 64), _mm512_set1_epi8(-128));
-        } else {
-            second = _mm512_and_si512(_mm512_srli_epi16(first, 4), _mm512_set1_epi8(15));
-            first = _mm512_and_si512(first, _mm512_set1_epi8(15));
-        }
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            sums[r][c] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, x_first[r]);
-            if (dtype == PXR_U8 || registers == 2) sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], second, x_second[r]);
-        }
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) quarter[r] = quarter_sums(sums[r][0], sums[r][1], sums[r][2], sums[r][3]);
+    if (chunks == 1) return _mm512_maskz_set1_epi32(1, *corrections);
+    const __mmask8 there = left < chunks ? (__mmask8)((1u << left) - 1) : (__mmask8)((1u << chunks) - 1);
+    const __m512i all = _mm512_castsi128_si512(_mm_maskz_loadu_epi32(there, corrections));
+    const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0);
+    const __m512i half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0);
+    return _mm512_maskz_permutexvar_epi32(chunks == 4 ? 0x1111 : 0x0101, chunks == 4 ? lane : half, all);
 }
 
-/* acc[r] += four steps of one chunk each, from k on; the weights' groups are the chunks. */
-PXR_INLINE void add_four_steps(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int8_rows *x,
-                               const int64_t *columns, int64_t k, __m128 *acc)
+/* A row of weights from a step's first byte on, `bytes` of them, as one or two registers of bytes without sign. */
+PXR_INLINE void load_integers(const char *w, const pxr_dtype dtype, const int registers, const bool whole,
+                              int64_t bytes, __m512i *first, __m512i *second)
 {
-    __m512i steps[4][INT8_ROWS], sums[INT8_ROWS];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-        sum_step(job, rows, dtype, PXR_CHUNK_SHIFT_MAX, x, columns, k + i * PXR_CHUNK_BLOCK, steps[i]);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) sums[r] = sums_of_quarters(steps[0][r], steps[1][r], steps[2][r], steps[3][r]);
-    add_four_chunks(job, rows, x, columns, k >> PXR_CHUNK_SHIFT_MAX, sums, acc);
-}
-
-/* acc[r] += one step from k on. */
-PXR_INLINE void add_step(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
-                         const int8_rows *x, const int64_t *columns, int64_t k, __m128 *acc)
-{
-    const int chunks = (int)(int8_span(dtype, shift) >> shift), quarters = 4 / chunks;
-    __m512i quarter[INT8_ROWS];
-    sum_step(job, rows, dtype, shift, x, columns, k, quarter);
-    if (chunks == 4 && (k >> shift) + chunks <= job->chunks.count) {
-        add_four_chunks(job, rows, x, columns, k >> shift, quarter, acc);
+    const __m512i sign = _mm512_set1_epi8(-128), low = _mm512_set1_epi8(15);
+    const __m512i bits = whole ? _mm512_loadu_si512(w) : load_bytes(w, bytes);
+    *second = _mm512_setzero_si512();
+    if (dtype == PXR_U8) {
+        *first = _mm512_and_si512(bits, low);
+        *second = _mm512_and_si512(_mm512_srli_epi16(bits, 4), low);
         return;
     }
+    *first = _mm512_xor_si512(bits, sign);
+    if (registers == 2)
+        *second = _mm512_xor_si512(whole ? _mm512_loadu_si512(w + 64) : load_bytes(w + 64, bytes - 64), sign);
+}
+
+/* sums[r][i] = chunk i of the step from k on, for sixteen columns of which `count` are there; all of them and the whole
+ * step if `whole`. The next sixteen columns' weights are asked for. */
+PXR_INLINE void sum_step(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
+                         const bool whole, const int8_rows *x, int64_t column, int64_t count, int64_t k,
+                         __m512i (*sums)[4])
+{
+    const int registers = dtype == PXR_I8 && shift == PXR_CHUNK_SHIFT_MAX ? 2 : 1;
+    const int chunks = (int)(int8_span(dtype, shift) >> shift);
+    const int64_t begin = dtype == PXR_I8 ? k : k >> 1, chunk = k >> shift, stride = job->weight_stride;
+    const int64_t bytes = (dtype == PXR_I8 ? job->depth : (job->depth + 1) / 2) - begin;
+    const char *w = job->weight.data + column * stride + begin;
+    __m512i quarters[INT8_ROWS][4], x_first[INT8_ROWS], x_second[INT8_ROWS], corrections[INT8_ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+        load_x(x[r].x + k, dtype, shift, &x_first[r], &x_second[r]);
+        const int64_t left = whole ? chunks : job->chunks.count - chunk;
+        corrections[r] = spread_corrections(x[r].corrections + chunk, chunks, left);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++, w += INT8_COLUMNS * stride) {
+        __m512i exact[INT8_ROWS][INT8_COLUMNS];
+        const char *next = w + INT8_LANES * stride;
+        __asm__("" : "+r"(w), "+r"(next)); /* else GCC keeps a pointer for each column, in memory */
+#pragma GCC unroll 4
+        for (int c = 0; c < INT8_COLUMNS; c++) {
+            __m512i first, second;
+            load_integers(w + c * stride, dtype, registers, whole, INT8_COLUMNS * i + c < count ? bytes : 0, &first,
+                          &second);
+            fetch(next + c * stride, (int64_t)registers * CACHE_LINE);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++) {
+                exact[r][c] = _mm512_dpbusd_epi32(corrections[r], first, x_first[r]);
+                if (dtype == PXR_U8 || registers == 2)
+                    exact[r][c] = _mm512_dpbusd_epi32(exact[r][c], second, x_second[r]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++)
+            quarters[r][i] = quarter_sums(exact[r][0], exact[r][1], exact[r][2], exact[r][3]);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) chunk_sums(quarters[r], chunks, sums[r]);
+}
+
+/* acc[r] += the step from k on; `scales` begin with group `first`. */
+PXR_INLINE void add_step(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
+                         const bool whole, const int8_rows *x, int64_t column, int64_t count, int64_t k,
+                         const column_scales *scales, int64_t first, __m512 *acc)
+{
+    const int chunks = (int)(int8_span(dtype, shift) >> shift);
+    __m512i sums[INT8_ROWS][4];
+    sum_step(job, rows, dtype, shift, whole, x, column, count, k, sums);
 #pragma GCC unroll 4
     for (int i = 0; i < chunks; i++) {
         const int64_t chunk = (k >> shift) + i;
-        if (chunk >= job->chunks.count) return;
-        const __m128 scales = chunk_scales(job, columns, chunk);
+        if (!whole && chunk >= job->chunks.count) return;
+        const __m512 of_weights = scales_of_group(scales, group_of(job, chunk) - first);
 #pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            const __m128i sum = _mm_add_epi32(chunk_sums(quarter[r], quarters, i),
-                                              _mm_set1_epi32(x[r].corrections[chunk]));
-            acc[r] = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_mul_ps(scales, _mm_set1_ps(x[r].scales[chunk])), acc[r]);
-        }
+        for (int r = 0; r < rows; r++)
+            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[r][i]),
+                                     _mm512_mul_ps(of_weights, _mm512_set1_ps(x[r].scales[chunk])), acc[r]);
     }
 }
 
-/* sums[r][c] = x[r] . weight row column + c; columns behind `last` repeat it. */
+/* sums[r][c] = x[r] . weight row column + c for sixteen columns, of which `count` are there. */
 PXR_INLINE void int8_tile(const pxr_linear_job *job, const int rows, const pxr_dtype dtype, const int shift,
-                          const int8_rows *x, int64_t column, int64_t last, float (*sums)[STRIP])
+                          const int8_rows *x, int64_t column, int64_t count, float (*sums)[STRIP])
 {
-    const int64_t span = int8_span(dtype, shift), four = job->depth / (4 * PXR_CHUNK_BLOCK) * (4 * PXR_CHUNK_BLOCK);
-    const int64_t together = shift == PXR_CHUNK_SHIFT_MAX && job->scales.group_shift == shift ? four : 0;
-    int64_t columns[INT8_COLUMNS];
-    __m128 acc[INT8_ROWS];
-    for (int c = 0; c < INT8_COLUMNS; c++) columns[c] = column + c < last ? column + c : last;
+    const int64_t span = int8_span(dtype, shift), whole_depth = count < INT8_LANES ? 0 : job->depth / span * span;
+    const int64_t stretch = (int64_t)SCALE_GROUPS << job->scales.group_shift; /* whose scales are read together */
+    const int64_t groups = ((job->depth - 1) >> job->scales.group_shift) + 1;
+    __m512 acc[INT8_ROWS];
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) acc[r] = _mm_setzero_ps();
-    for (int64_t k = 0; k < together; k += 4 * PXR_CHUNK_BLOCK) add_four_steps(job, rows, dtype, x, columns, k, acc);
-    for (int64_t k = together; k < job->depth; k += span) add_step(job, rows, dtype, shift, x, columns, k, acc);
+    for (int r = 0; r < rows; r++) acc[r] = _mm512_setzero_ps();
+    for (int64_t begin = 0, group = 0; begin < job->depth; begin += stretch, group += SCALE_GROUPS) {
+        const int64_t end = begin + stretch < job->depth ? begin + stretch : job->depth;
+        column_scales scales;
+        read_scales(job, column, count, group, groups - group, &scales);
+        int64_t k = begin;
+        for (; k < end && k < whole_depth; k += span)
+            add_step(job, rows, dtype, shift, true, x, column, INT8_LANES, k, &scales, group, acc);
+        for (; k < end; k += span) add_step(job, rows, dtype, shift, false, x, column, count, k, &scales, group, acc);
+    }
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) _mm_storeu_ps(sums[r], acc[r]);
+    for (int r = 0; r < rows; r++) _mm512_storeu_ps(sums[r], acc[r]);
 }
 
 /* `rows` rows from `row` on; those past the part's last repeat it and are thrown away. */
@@ -309,8 +344,9 @@ PXR_INLINE void int8_strip(const pxr_linear_job *job, const pxr_linear_part *par
     int8_rows x[INT8_ROWS];
     float sums[INT8_ROWS][STRIP];
     for (int r = 0; r < rows; r++) x[r] = int8_row(job, row + (r < there ? r : there - 1));
-    for (int64_t c = 0; c < count; c += INT8_COLUMNS)
-        int8_tile(job, rows, dtype, shift, x, column + c, column + count - 1, (float(*)[STRIP])(sums[0] + c));
+    for (int64_t c = 0; c < count; c += INT8_LANES)
+        int8_tile(job, rows, dtype, shift, x, column + c, count - c < INT8_LANES ? count - c : INT8_LANES,
+                  (float(*)[STRIP])(sums[0] + c));
     for (int r = 0; r < there; r++) finish_row(job, row + r, column, sums[r], count);
 }
 
@@ -329,7 +365,6 @@ PXR_TEMPLATE void int8_product_of_few(const pxr_linear_job *job, const pxr_linea
 /* ---- many rows -------------------------------------------------------------------------------------------------- */
 
 enum {
-    INT8_LANES = 16,                                       /* columns of a register */
     INT8_REGISTERS = PXR_LINEAR_INT8_COLUMNS / INT8_LANES, /* of columns */
     INT8_TILE_ROWS = 6,                                    /* rows whose sums are in registers */
     INT8_DEPTH = 512,                                      /* k that a block holds: 16 KiB of weights */
@@ -368,26 +403,6 @@ PXR_INLINE void pack_steps(const pxr_linear_job *job, const pxr_dtype dtype, con
     }
 }
 
-/* The scales of four chunks, a group each, of sixteen columns. */
-PXR_INLINE void pack_scales(const pxr_linear_job *job, int64_t column, int64_t chunk,
-                            float (*scales)[PXR_LINEAR_INT8_COLUMNS])
-{
-    __m512 four[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        const int64_t first = column + 4 * i, columns[INT8_COLUMNS] = {first, first + 1, first + 2, first + 3};
-        four[i] = four_scales(job, columns, chunk);
-    }
-    const __m512 low_ab = _mm512_shuffle_f32x4(four[0], four[1], 0x44); /* the first two chunks */
-    const __m512 low_cd = _mm512_shuffle_f32x4(four[2], four[3], 0x44);
-    const __m512 high_ab = _mm512_shuffle_f32x4(four[0], four[1], 0xee); /* the other two */
-    const __m512 high_cd = _mm512_shuffle_f32x4(four[2], four[3], 0xee);
-    _mm512_storeu_ps(scales[0], _mm512_shuffle_f32x4(low_ab, low_cd, 0x88));
-    _mm512_storeu_ps(scales[1], _mm512_shuffle_f32x4(low_ab, low_cd, 0xdd));
-    _mm512_storeu_ps(scales[2], _mm512_shuffle_f32x4(high_ab, high_cd, 0x88));
-    _mm512_storeu_ps(scales[3], _mm512_shuffle_f32x4(high_ab, high_cd, 0xdd));
-}
-
 /* Columns of x that a block holds of the `left` ones: whole chunks. */
 PXR_INLINE int64_t padded_depth(int64_t left)
 {
@@ -404,17 +419,16 @@ PXR_INLINE void pack_block(const pxr_linear_job *job, const pxr_dtype dtype, con
             pack_steps(job, dtype, whole, column + v * INT8_LANES, count - v * INT8_LANES,
                        dtype == PXR_I8 ? k + at : (k + at) / 2,
                        (__m512i(*)[INT8_REGISTERS]) & block->weights[at / 4][v]);
-    const int64_t first = k >> job->chunks.shift, chunks = depth >> job->chunks.shift;
-    if (whole && job->scales.group_shift == job->chunks.shift) {
-        for (int64_t i = 0; i < chunks; i += 4)
-            for (int64_t v = 0; v < INT8_REGISTERS; v++)
-                pack_scales(job, column + v * INT8_LANES, first + i,
-                            (float(*)[PXR_LINEAR_INT8_COLUMNS]) & block->scales[i][v * INT8_LANES]);
-        return;
+    const int64_t first = k >> job->chunks.shift, left = job->chunks.count - first;
+    const int64_t chunks = left < depth >> job->chunks.shift ? left : depth >> job->chunks.shift;
+    const int64_t group = group_of(job, first), groups = group_of(job, first + chunks - 1) + 1 - group;
+    for (int64_t v = 0; v < INT8_REGISTERS; v++) {
+        column_scales scales;
+        read_scales(job, column + v * INT8_LANES, count - v * INT8_LANES, group, groups, &scales);
+        for (int64_t i = 0; i < chunks; i++)
+            _mm512_storeu_ps(block->scales[i] + v * INT8_LANES,
+                             scales_of_group(&scales, group_of(job, first + i) - group));
     }
-    for (int64_t i = 0; i < chunks && first + i < job->chunks.count; i++)
-        for (int64_t c = 0; c < PXR_LINEAR_INT8_COLUMNS; c++)
-            block->scales[i][c] = c < count ? float16_at(chunk_scale(job, column + c, first + i)) : 0.0f;
 }
 
 /* `rows` rows from row `row` on times the block, chunk by chunk. On the way it asks for what the next block will be made
