@@ -86,6 +86,14 @@ PXR_INLINE v16 load_some(const attention_state *state, const char *from, int64_t
     return v16_load_some_as(from + j * stride + dim * (dtype == PXR_F32 ? 4 : 2), dtype, count);
 }
 
+/* The block's first key, of the part's head. */
+static const char *block_keys(const attention_state *state)
+{
+    const pxr_attention_job *job = state->job;
+    return job->k + (state->part->segment.key_begin + state->block_begin) * job->k_stride +
+           state->part->key_head * job->k_head_stride;
+}
+
 /* keys[..][j] of LANES keys from j on; `left` dims from d on, of which a run is taken. */
 PXR_INLINE void transpose_run(attention_state *state, const char *keys, int64_t j, int64_t count, int64_t d,
                               int64_t left, const bool narrow)
@@ -105,14 +113,56 @@ PXR_INLINE void transpose_run(attention_state *state, const char *keys, int64_t 
     }
 }
 
+/* Whether keys and values are pairs already but for their order: bfloat16 in whole runs. */
+PXR_INLINE bool are_pairs(const pxr_attention_job *job, const bool narrow)
+{
+    return READS_PAIRS && narrow && job->kv_dtype == PXR_BF16 && job->head_dim % RUN == 0;
+}
+
+/* transpose_run of bfloat16; all keys are there if `whole`. */
+PXR_INLINE void transpose_pairs(attention_state *state, const bool whole, const char *keys, int64_t j, int64_t count,
+                                int64_t d)
+{
+    const char *from = keys + j * state->job->k_stride + d * (int64_t)sizeof(uint16_t);
+    v16 rows[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++)
+        rows[i] = whole || j + i < count ? v16_pairs_of_run(from + i * state->job->k_stride) : v16_set(0.0f);
+    v16_transpose(rows);
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) v16_store(&state->keys[d / 2 + i][j], rows[i]);
+}
+
 PXR_TEMPLATE void transpose_keys(attention_state *state, int64_t count, const bool narrow)
 {
     const pxr_attention_job *job = state->job;
-    const char *keys = job->k + (state->part->segment.key_begin + state->block_begin) * job->k_stride +
-                       state->part->key_head * job->k_head_stride;
+    const char *keys = block_keys(state);
     for (int64_t j = 0; j < KEY_BLOCK; j += LANES)
         for (int64_t d = 0; d < job->head_dim; d += narrow ? RUN : LANES)
-            transpose_run(state, keys, j, count, d, job->head_dim - d, narrow);
+            if (are_pairs(job, narrow) && count == KEY_BLOCK)
+                transpose_pairs(state, true, keys, j, count, d);
+            else if (are_pairs(job, narrow))
+                transpose_pairs(state, false, keys, j, count, d);
+            else
+                transpose_run(state, keys, j, count, d, job->head_dim - d, narrow);
+}
+
+/* gather_values of bfloat16. The next block's are asked for: its rows lie far apart. */
+PXR_INLINE void gather_pairs(attention_state *state, const char *values, int64_t count)
+{
+    const int64_t stride = state->job->v_stride;
+    for (int64_t run = 0; run < count; run += RUN)
+        for (int64_t j = run; j < run + LANES; j++)
+            for (int64_t d = 0; d < state->job->head_dim; d += RUN) {
+                const char *first = values + j * stride + d * (int64_t)sizeof(uint16_t);
+                const char *second = first + LANES * stride;
+                v16 low, high;
+                v16_pairs_of_rows(j < count ? first : NULL, j + LANES < count ? second : NULL, &low, &high);
+                fetch(first + KEY_BLOCK * stride, 1);
+                fetch(second + KEY_BLOCK * stride, 1);
+                v16_store(&state->values[run / 2 + j - run][d], low);
+                v16_store(&state->values[run / 2 + j - run][d + LANES], high);
+            }
 }
 
 /* Gathers the block's values, which lie far apart, so that all rows' tiles find them in a cache. */
@@ -121,6 +171,10 @@ PXR_TEMPLATE void gather_values(attention_state *state, int64_t count, const boo
     const pxr_attention_job *job = state->job;
     const char *values = job->v + (state->part->segment.key_begin + state->block_begin) * job->v_stride +
                          state->part->key_head * job->v_head_stride;
+    if (are_pairs(job, narrow)) {
+        gather_pairs(state, values, count);
+        return;
+    }
     for (int64_t d = 0; d < job->head_dim; d += LANES) {
         const int64_t left = job->head_dim - d, stride = job->v_stride;
         for (int64_t j = 0; !narrow && j < count; j++)
@@ -156,14 +210,18 @@ PXR_TEMPLATE void score_tile(attention_state *state, int64_t row, const bool nar
         query[r] = narrow ? state->queries[this_row - state->part->row_begin] : query_of(state, this_row);
     }
     const v16 scale = v16_set(state->job->scale);
-    const int64_t steps = steps_of(state->job->head_dim, narrow);
+    const int64_t steps = steps_of(state->job->head_dim, narrow), stride = state->job->k_stride;
+    const int64_t row_bytes = state->job->head_dim * (state->job->kv_dtype == PXR_F32 ? 4 : 2);
+    const char *next = block_keys(state) + KEY_BLOCK * stride;
+    const bool fetches = row == state->part->row_begin; /* meanwhile memory brings the next block's keys */
     for (int64_t j = 0; j < KEY_BLOCK; j += TILE_COLUMNS * LANES) {
         v16 acc[TILE_ROWS][TILE_COLUMNS];
 #pragma GCC unroll 8
         for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 8
             for (int c = 0; c < TILE_COLUMNS; c++) acc[r][c] = v16_set(0.0f);
-        for (int64_t step = 0; step < steps; step++)
+        for (int64_t step = 0; step < steps; step++) {
+            if (fetches) fetch(next + step * stride, row_bytes);
 #pragma GCC unroll 2
             for (int vector = 0; vector < vectors_of(narrow); vector++) {
                 const int64_t d = vector * HALF_DIMS + step;
@@ -177,6 +235,7 @@ PXR_TEMPLATE void score_tile(attention_state *state, int64_t row, const bool nar
                     for (int c = 0; c < TILE_COLUMNS; c++) acc[r][c] = add_product(acc[r][c], q, keys[c], narrow);
                 }
             }
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 8

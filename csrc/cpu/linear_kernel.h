@@ -22,15 +22,7 @@ enum {
     STRIP_TILE = SUMS / STRIP_ROWS,
     STEP = 64,        /* bytes of x in a step */
     BLOCK_STEPS = 80, /* steps that a block of widened weights holds */
-    CACHE_LINE = 64,  /* bytes */
-    FETCH_LEVEL = 2,  /* of __builtin_prefetch: into the second-level cache, which may wait for more lines at a time */
 };
-
-/* Asks for the cache lines of some bytes; an address behind the weights is no harm. */
-PXR_INLINE void fetch(const char *address, int64_t bytes)
-{
-    for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(address + i, 0, FETCH_LEVEL);
-}
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
 

@@ -669,4 +669,17 @@ PXR_INLINE void v16_store_some(float *to, v16 a, int64_t count)
         v16_store_part(to, a, count);
 }
 
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+enum {
+    CACHE_LINE = 64, /* bytes */
+    FETCH_LEVEL = 2, /* of __builtin_prefetch: into the second-level cache, which may wait for more lines at a time */
+};
+
+/* Asks for the cache lines of some bytes; an address behind what is allocated is no harm. */
+PXR_INLINE void fetch(const char *address, int64_t bytes)
+{
+    for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(address + i, 0, FETCH_LEVEL);
+}
+
 #endif

@@ -75,7 +75,26 @@ PXR_INLINE v16 v16_dot(v16 acc, v16 a, v16 b)
 
 #if defined(__AVX512BF16__)
 
-enum { PAIR_VECTORS = 1 };
+enum { PAIR_VECTORS = 1, READS_PAIRS = 1 };
+
+/* Of 32 numbers of bfloat16 each with the one 16 behind it. */
+PXR_INLINE v16 v16_pairs_of_run(const char *from)
+{
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, _mm512_loadu_si512(from)));
+}
+
+/* Each of 32 numbers of bfloat16 with the other row's; zeros for a row that is NULL. */
+PXR_INLINE void v16_pairs_of_rows(const char *first, const char *second, v16 *low, v16 *high)
+{
+    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i a = first ? _mm512_loadu_si512(first) : _mm512_setzero_si512();
+    const __m512i b = second ? _mm512_loadu_si512(second) : _mm512_setzero_si512();
+    *low = _mm512_castsi512_ps(_mm512_permutex2var_epi16(a, order, b));
+    *high = _mm512_castsi512_ps(_mm512_permutex2var_epi16(a, _mm512_add_epi16(order, _mm512_set1_epi16(LANES)), b));
+}
 
 /* Rounds two vectors to bfloat16, for v16_dot. */
 PXR_INLINE void v16_store_pair(float *to, int64_t apart, v16 first, v16 second)
@@ -87,7 +106,20 @@ PXR_INLINE void v16_store_pair(float *to, int64_t apart, v16 first, v16 second)
 
 #else
 
-enum { PAIR_VECTORS = 2 };
+enum { PAIR_VECTORS = 2, READS_PAIRS = 0 };
+
+/* Where there are no pairs in a register nothing reads them. */
+PXR_INLINE v16 v16_pairs_of_run(const char *from)
+{
+    (void)from;
+    return v16_set(0.0f);
+}
+
+PXR_INLINE void v16_pairs_of_rows(const char *first, const char *second, v16 *low, v16 *high)
+{
+    (void)first, (void)second;
+    *low = *high = v16_set(0.0f);
+}
 
 /* Rounds two vectors to bfloat16, for v16_fma: that of the second, and `apart` floats behind it that of the first. */
 PXR_INLINE void v16_store_pair(float *to, int64_t apart, v16 first, v16 second)

@@ -3,7 +3,8 @@
 -- A matrix `x.weight` [N,K] becomes `x.qweight` (int8 [N,K], or uint8 [N,ceil(K/2)] with two values of four bits in a
 -- byte: stored as q + 8, the earlier one in the low half) and `x.scales` (float16 [N,ceil(K/group)]). Norms, biases,
 -- the patch embedding and the object tokenizer's layers stay as they are: they are small, and a tokenizer written in
--- Lua reads its own. Embeddings and the head keep eight bits.
+-- Lua reads its own. In either kind embeddings, the head and all that sees (vision encoder, projector, OCI) have eight
+-- bits: what they lose no later layer finds again, and four bits would not make them faster.
 --
 --     local model = pixelrefer.load("PixelRefer-7B", { weights = "int4" })
 --     pixelrefer.quantize("PixelRefer-7B", "PixelRefer-7B-int4", { weights = "int4" }) -- once, to a directory
@@ -62,23 +63,25 @@ function quantize.takes(part, name, shape)
     return PARTS[part] and name:find("weight$") ~= nil and #shape == 2 and shape[2] >= SMALLEST_ROW
 end
 
---- The bits of a matrix: embeddings and the head keep eight.
--- @tparam string name in its part
+--- The bits of a matrix: the kind's own in the decoder's layers, eight elsewhere.
+-- @tparam string part of the model, as `layout.read` calls it
+-- @tparam string name in the part
 -- @tparam table settings {bits =, group =}
 -- @treturn int
-function quantize.bits(name, settings)
-    return EIGHT_BITS[name] and 8 or settings.bits
+function quantize.bits(part, name, settings)
+    return part == "decoder" and not EIGHT_BITS[name] and settings.bits or 8
 end
 
 --- A matrix's integers and scales. The file's pages that it was read from are given back.
 -- @tparam Tensor tensor
+-- @tparam string part of the model
 -- @tparam string name in its part
 -- @tparam table settings {bits =, group =}
 -- @treturn Tensor
 -- @treturn Tensor
 -- @raise a weight that is not finite
-function quantize.matrix(tensor, name, settings)
-    local ok, integers, scales = pcall(core.quantize, tensor, quantize.bits(name, settings), settings.group)
+function quantize.matrix(tensor, part, name, settings)
+    local ok, integers, scales = pcall(core.quantize, tensor, quantize.bits(part, name, settings), settings.group)
     if not ok then error(("%s: %s"):format(name, integers), 0) end
     core.forget(tensor)
     return integers, scales
@@ -92,8 +95,8 @@ end
 function quantize.weights(parts, settings, progress)
     return weights.replace(parts, function(part, name, tensor)
         return quantize.takes(part, name, tensor:size())
-    end, function(name) return { quantize.names(name) } end, function(tensor, name)
-        return { quantize.matrix(tensor, name, settings) }
+    end, function(name) return { quantize.names(name) } end, function(tensor, part, name)
+        return { quantize.matrix(tensor, part, name, settings) }
     end, progress)
 end
 

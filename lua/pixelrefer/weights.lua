@@ -36,7 +36,7 @@ end
 -- @tparam table parts part -> name -> Tensor
 -- @tparam function takes (part, name, tensor): whether a weight is replaced
 -- @tparam function names (name): a list of the names of what stands in its place
--- @tparam function make (tensor, name): a list of the tensors with these names
+-- @tparam function make (tensor, part, name): a list of the tensors with these names
 -- @tparam[opt] function progress told the bytes of the weights that were replaced, and of all that will be
 -- @treturn table part -> name -> Tensor
 function weights.replace(parts, takes, names, make, progress)
@@ -48,7 +48,7 @@ function weights.replace(parts, takes, names, make, progress)
                 replaced[part][name] = tensor
             else
                 if not made[tensor] then
-                    made[tensor], done = make(tensor, name), done + tensor:nElement() * BYTES[tensor:dtype()]
+                    made[tensor], done = make(tensor, part, name), done + tensor:nElement() * BYTES[tensor:dtype()]
                     if progress then progress(done, all) end
                 end
                 for i, other in ipairs(names(name)) do replaced[part][other] = made[tensor][i] end

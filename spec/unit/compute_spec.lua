@@ -93,6 +93,12 @@ describe("attention over operands of bfloat16 on the CPU", function()
                         return bits.everywhere("attention", function() return core.attention(q, k, v, given) end)
                     end)
                     assert.is_true(relative_error(rounded, found) < 1e-5)
+                    local kept = computing(precision, function()
+                        return bits.everywhere("attention", function()
+                            return core.attention(q, k:bfloat16(), v:bfloat16(), given)
+                        end)
+                    end)
+                    bits.same(found, kept, "keys and values that are bfloat16")
                     if n > 1 then assert.is_true(relative_error(core.attention(q, k, v, given), found) > 1e-8) end
                 end
             end)

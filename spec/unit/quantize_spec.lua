@@ -143,6 +143,14 @@ describe("quantised checkpoints", function()
                 assert.same(describe_once(made).ids, describe_once(written).ids)
                 assert.is_true(made.bytes < 0.75 * weights.bytes(pixelrefer.load(path).weights))
                 assert.equal(kind == "int8" and 8 or 4, written.config.quantization.bits)
+                local narrow = kind == "int8" and "int8" or "uint8"
+                assert.equal(narrow, made.weights.decoder["layers.0.mlp.up_proj.qweight"]:dtype())
+                for part, tensors in pairs(made.weights) do -- all else has eight bits in either kind
+                    for name, weight in pairs(tensors) do
+                        local is_layer = part == "decoder" and name:find("^layers%.")
+                        if name:find("qweight$") and not is_layer then assert.equal("int8", weight:dtype(), name) end
+                    end
+                end
                 pixelrefer.load(target, { weights = kind })
                 assert.error_matches(function()
                     pixelrefer.load(target, { weights = kind == "int8" and "int4" or "int8" })

@@ -14,7 +14,7 @@ local OPTIONS = { weights = { type = "string", default = "int8" }, group = "inte
 local function declared(weight, settings)
     local rows, columns = unpack(weight.shape)
     local integers, scales = quantize.names(weight.full_name)
-    local is_byte = quantize.bits(weight.name, settings) == 8
+    local is_byte = quantize.bits(weight.part, weight.name, settings) == 8
     return { name = integers, dtype = is_byte and "int8" or "uint8",
              shape = { rows, is_byte and columns or math.ceil(columns / 2) } },
         { name = scales, dtype = "float16", shape = { rows, math.ceil(columns / settings.group) } }
@@ -36,7 +36,7 @@ local function write_weights(path, parts, settings, progress)
     local writer = core.safetensors_writer(path, entries, { format = "pt" })
     for _, weight in ipairs(list) do
         if weight.is_taken then
-            local integers, scales = quantize.matrix(weight.tensor, weight.name, settings)
+            local integers, scales = quantize.matrix(weight.tensor, weight.part, weight.name, settings)
             local integers_name, scales_name = quantize.names(weight.full_name)
             writer:write(integers_name, integers)
             writer:write(scales_name, scales)
