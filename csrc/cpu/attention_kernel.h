@@ -116,18 +116,17 @@ PXR_INLINE void transpose_run(attention_state *state, const char *keys, int64_t 
 /* Whether keys and values are pairs already but for their order: bfloat16 in whole runs. */
 PXR_INLINE bool are_pairs(const pxr_attention_job *job, const bool narrow)
 {
-    return READS_PAIRS && narrow && job->kv_dtype == PXR_BF16 && job->head_dim % RUN == 0;
+    return PAIR_VECTORS == 1 && narrow && job->kv_dtype == PXR_BF16 && job->head_dim % RUN == 0;
 }
 
-/* transpose_run of bfloat16; all keys are there if `whole`. */
-PXR_INLINE void transpose_pairs(attention_state *state, const bool whole, const char *keys, int64_t j, int64_t count,
-                                int64_t d)
+/* transpose_run of bfloat16. */
+PXR_INLINE void transpose_pairs(attention_state *state, const char *keys, int64_t j, int64_t count, int64_t d)
 {
     const char *from = keys + j * state->job->k_stride + d * (int64_t)sizeof(uint16_t);
     v16 rows[LANES];
 #pragma GCC unroll 16
     for (int i = 0; i < LANES; i++)
-        rows[i] = whole || j + i < count ? v16_pairs_of_run(from + i * state->job->k_stride) : v16_set(0.0f);
+        rows[i] = j + i < count ? v16_pairs_of_run(from + i * state->job->k_stride) : v16_set(0.0f);
     v16_transpose(rows);
 #pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) v16_store(&state->keys[d / 2 + i][j], rows[i]);
@@ -139,10 +138,8 @@ PXR_TEMPLATE void transpose_keys(attention_state *state, int64_t count, const bo
     const char *keys = block_keys(state);
     for (int64_t j = 0; j < KEY_BLOCK; j += LANES)
         for (int64_t d = 0; d < job->head_dim; d += narrow ? RUN : LANES)
-            if (are_pairs(job, narrow) && count == KEY_BLOCK)
-                transpose_pairs(state, true, keys, j, count, d);
-            else if (are_pairs(job, narrow))
-                transpose_pairs(state, false, keys, j, count, d);
+            if (are_pairs(job, narrow))
+                transpose_pairs(state, keys, j, count, d);
             else
                 transpose_run(state, keys, j, count, d, job->head_dim - d, narrow);
 }

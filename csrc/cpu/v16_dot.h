@@ -75,7 +75,7 @@ PXR_INLINE v16 v16_dot(v16 acc, v16 a, v16 b)
 
 #if defined(__AVX512BF16__)
 
-enum { PAIR_VECTORS = 1, READS_PAIRS = 1 };
+enum { PAIR_VECTORS = 1 };
 
 /* Of 32 numbers of bfloat16 each with the one 16 behind it. */
 PXR_INLINE v16 v16_pairs_of_run(const char *from)
@@ -106,7 +106,7 @@ PXR_INLINE void v16_store_pair(float *to, int64_t apart, v16 first, v16 second)
 
 #else
 
-enum { PAIR_VECTORS = 2, READS_PAIRS = 0 };
+enum { PAIR_VECTORS = 2 };
 
 /* Where there are no pairs in a register nothing reads them. */
 PXR_INLINE v16 v16_pairs_of_run(const char *from)
