@@ -70,10 +70,11 @@ static void run_products(product *products, int64_t count, int64_t rows)
                         .count = count,
                         .rows = rows,
                         .task_rows = few ? rows : PXR_LINEAR_ROWS};
+    const int64_t columns = columns_of_few(&work);
     int64_t tasks = 0;
     for (int64_t i = 0; i < count && rows > 0; i++) {
         product *p = &products[i];
-        p->task_columns = few ? columns_of_few(&work) : columns_of_many(&p->job);
+        p->task_columns = few ? columns : columns_of_many(&p->job);
         p->tasks = (rows + work.task_rows - 1) / work.task_rows *
                    ((p->columns + p->task_columns - 1) / p->task_columns);
         tasks += p->tasks;
