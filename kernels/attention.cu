@@ -81,6 +81,19 @@ struct row_block {
     int visible;          /* keys that this thread's row sees */
 };
 
+/* The block's segment. What places say, which is unknown at the launch, is no memory outside of k and v. */
+GPU_DEV pxr_gpu_segment segment_of(const pxr_gpu_attention_job &job, const pxr_gpu_segments &segments)
+{
+    pxr_gpu_segment segment = segments.at[blockIdx.z];
+    if (job.places) {
+        const int64_t place = job.places[blockIdx.z];
+        const bool is_there = place >= 0 && place < job.batches * job.m;
+        segment.batch = is_there ? (int)(place / job.m) : 0;
+        segment.key_count = is_there ? (int)(place % job.m) + 1 : 0;
+    }
+    return segment;
+}
+
 /* False when the block has no rows. */
 GPU_DEV bool find_rows(row_block &block, const pxr_gpu_attention_job &job, const pxr_gpu_segment &segment, int tiles)
 {
@@ -199,7 +212,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_plain(pxr_gpu_attention_job job, pxr_gpu_segments segments, int row_tiles)
 {
     ATTENTION_TILES(tiles);
-    const pxr_gpu_segment segment = segments.at[blockIdx.z];
+    const pxr_gpu_segment segment = segment_of(job, segments);
     row_block block;
     if (!find_rows(block, job, segment, row_tiles)) return;
     load_queries(tiles.queries, block, job, segment);
@@ -230,7 +243,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_spans(pxr_gpu_attention_job job, pxr_gpu_segments segments, int row_tiles, span_states states)
 {
     ATTENTION_TILES(tiles);
-    const pxr_gpu_segment segment = segments.at[blockIdx.z];
+    const pxr_gpu_segment segment = segment_of(job, segments);
     const int key0 = (int)blockIdx.y * SPAN, row = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
     row_block block;
     if (!find_rows(block, job, segment, row_tiles) || key0 >= block.end) return;
@@ -250,7 +263,7 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
 __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_merge(pxr_gpu_attention_job job, pxr_gpu_segments segments, int row_tiles, span_states states)
 {
-    const pxr_gpu_segment segment = segments.at[blockIdx.z];
+    const pxr_gpu_segment segment = segment_of(job, segments);
     const int row = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
     row_block block;
     if (!find_rows(block, job, segment, row_tiles) || row >= block.count) return;
@@ -275,7 +288,7 @@ pxr_status pxr_gpu_attention_plain(pxr_device *device, const pxr_gpu_attention_j
     const cudaStream_t stream = pxr_gpu_of(device)->stream;
     const int row_tiles = (int)pxr_gpu_blocks((int64_t)longest * job->group, ROWS), key_heads = job->heads / job->group;
     const unsigned blocks = (unsigned)(row_tiles * key_heads), depth = (unsigned)count;
-    int keys = 0;
+    int keys = job->places ? (int)job->m : 0; /* of a segment, at most */
     for (int i = 0; i < count; i++)
         if (keys < segments->at[i].key_count) keys = segments->at[i].key_count;
     const int spans = (int)pxr_gpu_blocks(keys, SPAN);
@@ -323,6 +336,8 @@ static pxr_gpu_attention_job job_of(const pxr_attention_args *args)
     job.v_batch_stride = dim ? v->stride[0] : 0;
     job.v_stride = v->stride[dim];
     job.v_head_stride = v->stride[dim + 1];
+    job.batches = dim ? k->size[0] : 1;
+    job.m = k->size[dim];
     job.heads = (int)args->q->size[1];
     job.group = (int)(args->q->size[1] / k->size[dim + 1]);
     job.head_dim = (int)args->q->size[2];
@@ -338,7 +353,7 @@ pxr_status pxr_gpu_attention(pxr_device *device, const pxr_attention_args *args,
     if (args->q->size[0] > INT_MAX || args->k->size[keys_dim] > INT_MAX)
         return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "attention: more than %d rows are not on %s", INT_MAX,
                         device->name);
-    const pxr_gpu_attention_job job = job_of(args);
+    pxr_gpu_attention_job job = job_of(args);
     const bool narrow = device->compute == PXR_COMPUTE_BF16 && pxr_gpu_attention_flash_takes(&job);
     pxr_status status = PXR_OK;
     for (int64_t done = 0, next; status == PXR_OK && done < args->segment_count; done = next) {
@@ -352,6 +367,7 @@ pxr_status pxr_gpu_attention(pxr_device *device, const pxr_attention_args *args,
             if (longest < from->query_count) longest = (int)from->query_count;
         }
         if (count == 0 || job.heads == 0) continue;
+        if (args->places) job.places = static_cast<const int64_t *>(args->places->data) + done;
         status = narrow && longest > FEW_QUERIES
                      ? pxr_gpu_attention_flash(device, &job, &segments, count, longest, error)
                      : pxr_gpu_attention_plain(device, &job, &segments, count, longest, error);

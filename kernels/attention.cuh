@@ -22,6 +22,8 @@ struct pxr_gpu_attention_job {
     pxr_dtype out_type, k_type, v_type;
     int64_t out_stride, out_head_stride, q_stride, q_head_stride;
     int64_t k_batch_stride, k_stride, k_head_stride, v_batch_stride, v_stride, v_head_stride;
+    const int64_t *places;      /* [segments] or NULL: as in ops.h, from the launch's first segment on */
+    int64_t batches, m;         /* of k and v */
     int heads, group, head_dim; /* group: query heads that share a key head */
     float scale;
     bool causal;

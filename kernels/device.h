@@ -82,6 +82,12 @@ pxr_status pxr_gpu_workspace(pxr_device *device, void **workspace, pxr_error *er
 pxr_status pxr_gpu_upload(pxr_device *device, void *to, const void *from, size_t bytes, pxr_error *error);
 pxr_status pxr_gpu_download(pxr_device *device, void *to, const void *from, size_t bytes, pxr_error *error);
 
+/** The backend's slots for recorded work. */
+pxr_status pxr_gpu_record(pxr_device *device, pxr_error *error);
+pxr_status pxr_gpu_end_record(pxr_device *device, void **work, pxr_error *error);
+pxr_status pxr_gpu_play(pxr_device *device, const void *work, bool *played, pxr_error *error);
+void pxr_gpu_forget(pxr_device *device, void *work);
+
 /** Number of blocks of `each` that cover `count`. */
 static inline int64_t pxr_gpu_blocks(int64_t count, int64_t each)
 {

@@ -31,6 +31,17 @@ GPU_DEV float load_float(const void *data, pxr_dtype dtype, int64_t index)
     return static_cast<const float *>(data)[index];
 }
 
+/* Stores a float as any float type, rounded to nearest even. */
+GPU_DEV void store_rounded(void *data, pxr_dtype dtype, int64_t index, float value)
+{
+    if (dtype == PXR_BF16)
+        static_cast<__nv_bfloat16 *>(data)[index] = __float2bfloat16_rn(value);
+    else if (dtype == PXR_F16)
+        static_cast<__half *>(data)[index] = __float2half_rn(value);
+    else
+        static_cast<float *>(data)[index] = value;
+}
+
 /* Activations are float32 or bfloat16. */
 GPU_DEV void store_activation(void *data, pxr_dtype type, int64_t index, float value)
 {

@@ -328,6 +328,7 @@ static pxr_status open_device(pxr_device *device, int ordinal, pxr_error *error)
     snprintf(device->name, sizeof device->name, ordinal ? PLUGIN_NAME ":%d" : PLUGIN_NAME, ordinal);
     device->ordinal = ordinal;
     device->is_host = false;
+    device->records = !gpu->synchronous; /* waiting after each op is not possible in a recording */
     device->state = gpu;
     device->allocate = allocate;
     device->release = release;
@@ -345,11 +346,16 @@ static pxr_backend make_table()
     table.open = open_device;
     table.synchronize = synchronize;
     table.memory = memory;
+    table.record = pxr_gpu_record;
+    table.end_record = pxr_gpu_end_record;
+    table.play = pxr_gpu_play;
+    table.forget = pxr_gpu_forget;
     table.linear = pxr_gpu_linear;
     table.linears = pxr_gpu_linears;
     table.layer_norm = pxr_gpu_layer_norm;
     table.rms_norm = pxr_gpu_rms_norm;
     table.rope = pxr_gpu_rope;
+    table.rope_store = pxr_gpu_rope_store;
     table.attention = pxr_gpu_attention;
     table.attention_weights = pxr_gpu_attention_weights;
     table.silu_mul = pxr_gpu_silu_mul;

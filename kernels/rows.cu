@@ -1,4 +1,4 @@
-/* Ops on rows: layer_norm, rms_norm, rope, silu_mul, embedding. Semantics: ops/ops.h. */
+/* Ops on rows: layer_norm, rms_norm, rope, rope_store, silu_mul, embedding. Semantics: ops/ops.h. */
 #include "device.h"
 #include "numeric.cuh"
 
@@ -143,6 +143,98 @@ pxr_status pxr_gpu_rope(pxr_device *device, const pxr_rope_args *args, pxr_error
     const unsigned blocks = element_blocks(job.count);
     return pxr_gpu_launched(device, "rope",
                             GPU_LAUNCH(rope_pairs, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job), error);
+}
+
+/* ---- rope_store ------------------------------------------------------------------------------------------------ */
+
+/* Rows of heads; strides in elements. */
+struct heads_of_rows {
+    float *at; /* [n,heads,2*half] */
+    int64_t stride, head_stride;
+};
+
+/* A past of keys or values. */
+struct past_positions {
+    void *at; /* [batch,m,kv_heads,2*half] */
+    int64_t batch_stride, stride, head_stride;
+};
+
+struct rope_store_job {
+    heads_of_rows q, k, v;
+    past_positions keys, values;
+    const float *cos, *sin; /* [n,half] */
+    const int64_t *places;  /* [n] */
+    int64_t cos_stride, sin_stride, m, positions, count;
+    int heads, kv_heads, half;
+    pxr_dtype type; /* of the past */
+};
+
+GPU_DEV void store_pair(const past_positions &past, const rope_store_job &job, int64_t place, int head, int i, float a,
+                        float b)
+{
+    const int64_t at = place / job.m * past.batch_stride + place % job.m * past.stride + head * past.head_stride + i;
+    store_rounded(past.at, job.type, at, a);
+    store_rounded(past.at, job.type, at + job.half, b);
+}
+
+/* One thread a pair (x[i], x[i+half]) of a query, key or value head. */
+__global__ void __launch_bounds__(ROW_THREADS) rope_store_pairs(const __grid_constant__ rope_store_job job)
+{
+    const int64_t at = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    if (at >= job.count) return;
+    const int i = (int)(at % job.half), turned = job.heads + job.kv_heads;
+    const int head = (int)(at / job.half % (turned + job.kv_heads));
+    const int64_t row = at / job.half / (turned + job.kv_heads), place = job.places[row];
+    const bool is_query = head < job.heads, is_there = place >= 0 && place < job.positions;
+    if (head >= turned) {
+        const float *v = job.v.at + row * job.v.stride + (head - turned) * job.v.head_stride;
+        if (is_there) store_pair(job.values, job, place, head - turned, i, v[i], v[i + job.half]);
+        return;
+    }
+    const float c = job.cos[row * job.cos_stride + i], s = job.sin[row * job.sin_stride + i];
+    float *x = is_query ? job.q.at + row * job.q.stride + head * job.q.head_stride
+                        : job.k.at + row * job.k.stride + (head - job.heads) * job.k.head_stride;
+    const float a = x[i], b = x[i + job.half];
+    x[i] = a * c - b * s;
+    x[i + job.half] = b * c + a * s;
+    if (!is_query && is_there) store_pair(job.keys, job, place, head - job.heads, i, x[i], x[i + job.half]);
+}
+
+static heads_of_rows heads_of(const pxr_tensor *x)
+{
+    return {static_cast<float *>(x->data), x->stride[0], x->stride[1]};
+}
+
+static past_positions positions_of(const pxr_tensor *past)
+{
+    return {past->data, past->stride[0], past->stride[1], past->stride[2]};
+}
+
+pxr_status pxr_gpu_rope_store(pxr_device *device, const pxr_rope_store_args *args, pxr_error *error)
+{
+    rope_store_job job = {};
+    job.q = heads_of(args->q);
+    job.k = heads_of(args->k);
+    job.v = heads_of(args->v);
+    job.keys = positions_of(args->keys);
+    job.values = positions_of(args->values);
+    job.cos = static_cast<const float *>(args->cos->data);
+    job.sin = static_cast<const float *>(args->sin->data);
+    job.places = static_cast<const int64_t *>(args->places->data);
+    job.cos_stride = args->cos->stride[0];
+    job.sin_stride = args->sin->stride[0];
+    job.m = args->keys->size[1];
+    job.positions = args->keys->size[0] * job.m;
+    job.heads = (int)args->q->size[1];
+    job.kv_heads = (int)args->k->size[1];
+    job.half = (int)args->q->size[2] / 2;
+    job.count = args->q->size[0] * (job.heads + 2 * job.kv_heads) * job.half;
+    job.type = args->keys->dtype;
+    if (job.count == 0) return PXR_OK;
+    const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, ROW_THREADS);
+    return pxr_gpu_launched(device, "rope_store",
+                            GPU_LAUNCH(rope_store_pairs, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job),
+                            error);
 }
 
 /* ---- silu_mul -------------------------------------------------------------------------------------------------- */

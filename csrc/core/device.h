@@ -27,6 +27,7 @@ typedef struct pxr_device {
     char name[16]; /* "cpu", "cuda", "cuda:1", "emu": what Lua calls it */
     int ordinal;   /* of the card, 0 on the CPU */
     bool is_host;  /* its memory can be read and written by the CPU */
+    bool records;  /* its work can be recorded (ops/recording.h) */
     pxr_compute compute;
     const struct pxr_backend *backend;
     void *state; /* the backend's own */

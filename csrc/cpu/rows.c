@@ -1,4 +1,5 @@
-/* The fused ops that treat rows one by one: layer_norm, rms_norm, rope, silu_mul, embedding. */
+/* The fused ops that treat rows one by one: layer_norm, rms_norm, rope, rope_store, silu_mul, embedding. */
+#include "cpu/elements.h"
 #include "cpu/kernels.h"
 
 #include "core/threads.h"
@@ -52,20 +53,64 @@ pxr_status pxr_cpu_rms_norm(pxr_device *device, const pxr_rms_norm_args *args, p
     return PXR_OK;
 }
 
+static void turn_heads(const pxr_kernels *kernels, const pxr_tensor *x, int64_t row, const float *cos, const float *sin)
+{
+    for (int64_t head = 0; head < x->size[1]; head++)
+        kernels->rope(row_of(x, row) + head * x->stride[1], cos, sin, x->size[2] / 2);
+}
+
 static void rope_rows(void *context, int64_t begin, int64_t end)
 {
     const pxr_rope_args *args = context;
-    const pxr_kernels *kernels = pxr_cpu_kernels();
     for (int64_t row = begin; row < end; row++)
-        for (int64_t head = 0; head < args->out->size[1]; head++)
-            kernels->rope(row_of(args->out, row) + head * args->out->stride[1], row_of(args->cos, row),
-                          row_of(args->sin, row), args->out->size[2] / 2);
+        turn_heads(pxr_cpu_kernels(), args->out, row, row_of(args->cos, row), row_of(args->sin, row));
 }
 
 pxr_status pxr_cpu_rope(pxr_device *device, const pxr_rope_args *args, pxr_error *error)
 {
     (void)device, (void)error;
     pxr_parallel_for(args->out->size[0], grain_of(args->out->size[1] * args->out->size[2]), rope_rows, (void *)args);
+    return PXR_OK;
+}
+
+/* Row `row` of x [n,heads,head_dim] becomes position `place` of the past [batch,m,heads,head_dim]. */
+static void store_row(const pxr_tensor *past, int64_t place, const pxr_tensor *x, int64_t row)
+{
+    const int64_t size = (int64_t)pxr_dtype_size(past->dtype), m = past->size[1], head_dim = x->size[2];
+    char *to = (char *)past->data + (place / m * past->stride[0] + place % m * past->stride[1]) * size;
+    for (int64_t head = 0; head < x->size[1]; head++)
+        for (int64_t at = 0, n; at < head_dim; at += n) {
+            n = head_dim - at < PXR_BLOCK ? head_dim - at : PXR_BLOCK;
+            pxr_store_floats(past->dtype, to + (head * past->stride[2] + at) * size, size, n,
+                             row_of(x, row) + head * x->stride[1] + at);
+        }
+}
+
+static void rope_store_rows(void *context, int64_t begin, int64_t end)
+{
+    const pxr_rope_store_args *args = context;
+    const pxr_kernels *kernels = pxr_cpu_kernels();
+    const int64_t *places = pxr_tensor_data(args->places);
+    for (int64_t row = begin; row < end; row++) {
+        const float *cos = row_of(args->cos, row), *sin = row_of(args->sin, row);
+        turn_heads(kernels, args->q, row, cos, sin);
+        turn_heads(kernels, args->k, row, cos, sin);
+        store_row(args->keys, places[row], args->k, row);
+        store_row(args->values, places[row], args->v, row);
+    }
+}
+
+pxr_status pxr_cpu_rope_store(pxr_device *device, const pxr_rope_store_args *args, pxr_error *error)
+{
+    (void)device;
+    const int64_t *places = pxr_tensor_data(args->places), rows = args->q->size[0];
+    const int64_t positions = args->keys->size[0] * args->keys->size[1];
+    for (int64_t i = 0; i < rows; i++)
+        if (places[i] < 0 || places[i] >= positions)
+            return pxr_fail(error, PXR_ERROR_ARGUMENT, "rope_store: place %lld of row %lld is not in 0 .. %lld",
+                            (long long)places[i], (long long)i, (long long)positions - 1);
+    const int64_t width = (args->q->size[1] + 2 * args->k->size[1]) * args->q->size[2];
+    pxr_parallel_for(rows, grain_of(width), rope_store_rows, (void *)args);
     return PXR_OK;
 }
 

@@ -98,7 +98,8 @@ double pxr_lua_number_field(lua_State *L, int index, const char *name);
 
 /** One opener a family: adds its functions to the module table on top of the stack. */
 void pxr_lua_open_tensor(lua_State *L);  /* lua/tensor.c: class Tensor, creation, views, primitives */
-void pxr_lua_open_ops(lua_State *L);     /* lua/ops.c: the fused ops, devices, threads, memory */
+void pxr_lua_open_ops(lua_State *L);     /* lua/ops.c: the fused ops */
+void pxr_lua_open_machine(lua_State *L); /* lua/machine.c: devices, threads, memory, time */
 void pxr_lua_open_io(lua_State *L);      /* lua/io.c: safetensors, .bin, .npy */
 void pxr_lua_open_text(lua_State *L);    /* lua/text.c: class Tokenizer */
 void pxr_lua_open_picture(lua_State *L); /* lua/picture.c: pictures, resizes, masks */

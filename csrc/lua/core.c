@@ -67,6 +67,7 @@ int luaopen_pixelrefer_core(lua_State *L)
     lua_newtable(L);
     pxr_lua_open_tensor(L);
     pxr_lua_open_ops(L);
+    pxr_lua_open_machine(L);
     pxr_lua_open_io(L);
     pxr_lua_open_text(L);
     pxr_lua_open_picture(L);

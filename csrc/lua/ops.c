@@ -1,20 +1,13 @@
-/*** The fused ops as functions on tensors, and what there is to say about the machine: devices, threads, instruction
- * sets, memory, time.
+/*** The fused ops as functions on tensors.
  * @module pixelrefer.core
  */
 #include "lua/binding.h"
 
-#include "core/memory.h"
-#include "core/threads.h"
-#include "cpu/cpu.h"
-#include "ops/backend.h"
-#include "ops/device.h"
 #include "ops/ops.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 enum { LARGEST_INTEGER_BITS = 53 /* of a Lua number */, LARGEST_WIDTH = 1 << 24 };
 
@@ -158,6 +151,15 @@ static pxr_tensor *push_integers(lua_State *L, const pxr_tensor *like, const int
     return tensor;
 }
 
+/* Pushes the places in a past that are at `index`, counted from 1 there and from 0 in the tensor. */
+static pxr_tensor *push_places(lua_State *L, int index, const pxr_tensor *like)
+{
+    lua_pushvalue(L, index);
+    const integers places = read_integers(L, index, "places");
+    for (int64_t i = 0; i < places.count; i++) places.values[i]--;
+    return push_integers(L, like, places.values, places.count);
+}
+
 /* ---- products and rows ----------------------------------------------------------------------------------------- */
 
 static const char *const activation_names[] = {"none", "gelu_tanh", "gelu", NULL};
@@ -297,6 +299,37 @@ static int rope(lua_State *L)
     return 1;
 }
 
+/*** What queries, keys and values go through before they meet a past: rope on q and k, in place, then the rows of k and
+ * v go into the past.
+ * @function rope_store
+ * @tparam Tensor q [n,heads,head_dim] float32; it is changed
+ * @tparam Tensor k [n,kv_heads,head_dim] float32; it is changed
+ * @tparam Tensor v [n,kv_heads,head_dim] float32
+ * @tparam Tensor cos [n,head_dim/2] float32
+ * @tparam Tensor sin [n,head_dim/2] float32
+ * @tparam Tensor keys [batch,m,kv_heads,head_dim] any float type; it is changed
+ * @tparam Tensor values as keys; it is changed
+ * @tparam Tensor|{int,...} places where each row goes, (batch - 1) * m + position, counted from 1
+ * @treturn Tensor q
+ */
+static int rope_store(lua_State *L)
+{
+    const pxr_rope_store_args args = {
+        .q = pxr_lua_check_tensor(L, 1),
+        .k = pxr_lua_check_tensor(L, 2),
+        .v = pxr_lua_check_tensor(L, 3),
+        .cos = pxr_lua_check_tensor(L, 4),
+        .sin = pxr_lua_check_tensor(L, 5),
+        .keys = pxr_lua_check_tensor(L, 6),
+        .values = pxr_lua_check_tensor(L, 7),
+        .places = push_places(L, 8, pxr_lua_check_tensor(L, 1)),
+    };
+    pxr_error error = {0};
+    pxr_lua_check(L, pxr_rope_store(&args, &error), &error);
+    lua_pushvalue(L, 1);
+    return 1;
+}
+
 /*** The gated unit of SwiGLU: `silu(gate) * up`.
  * @function silu_mul
  * @tparam Tensor gate [n,F] float32
@@ -418,12 +451,13 @@ static pxr_attention_segment *read_segments(lua_State *L, int index, const pxr_t
  * @tparam Tensor v as k
  * @tparam ?table options `scale` (1/sqrt(head_dim)); `causal` (false; the last query of a segment sees all its keys, the
  * one before it all but the last, and so on); `segments`, an array of `{query_begin, query_count, key_begin, key_count,
- * batch}`: rows that see each other, counted from 1 (everything is one segment)
+ * batch}`: rows that see each other, counted from 1 (everything is one segment); `places`, for segments of one query each,
+ * the last key that each sees, as in @{rope_store}: it must say what the segments say
  * @treturn Tensor [n,heads,head_dim] float32; rows in no segment are zero
  */
 static int attention(lua_State *L)
 {
-    static const char *const keys[] = {"scale", "causal", "segments", NULL};
+    static const char *const keys[] = {"scale", "causal", "segments", "places", NULL};
     const pxr_tensor *q = pxr_lua_check_tensor(L, 1), *k = pxr_lua_check_tensor(L, 2), *v = pxr_lua_check_tensor(L, 3);
     check_keys(L, 4, keys);
     lua_settop(L, 4);
@@ -436,6 +470,7 @@ static int attention(lua_State *L)
         .causal = boolean_option(L, 4, "causal"),
     };
     args.segments = read_segments(L, 4, q, k, &args.segment_count);
+    if (push_option(L, 4, "places")) args.places = push_places(L, lua_gettop(L), q);
     pxr_error error = {0};
     pxr_lua_collect_if_needed(L);
     pxr_tensor *out = push_tensor(L, q, PXR_F32, 3, (const int64_t[]){size_of(q, 0), size_of(q, 1), head_dim});
@@ -587,168 +622,6 @@ static int sample(lua_State *L)
     return wants_probabilities ? 2 : 1;
 }
 
-/* ---- the machine ----------------------------------------------------------------------------------------------- */
-
-/*** Number of threads that computing uses.
- * @function threads
- * @tparam ?int count sets it, 1 to 256
- * @treturn int
- */
-static int threads(lua_State *L)
-{
-    if (!lua_isnoneornil(L, 1)) {
-        pxr_error error = {0};
-        const int count = (int)pxr_lua_check_integer(L, 1, INT32_MIN, INT32_MAX);
-        pxr_lua_check(L, pxr_threads_set(count, &error), &error);
-    }
-    lua_pushinteger(L, pxr_threads());
-    return 1;
-}
-
-/*** The instruction set of the CPU's float kernels. All give the same bits.
- * @function isa
- * @tparam ?string name chooses one: "scalar", "avx2", "avx512"
- * @treturn string
- */
-static int isa(lua_State *L)
-{
-    if (!lua_isnoneornil(L, 1)) {
-        pxr_error error = {0};
-        pxr_lua_check(L, pxr_cpu_isa_set(luaL_checkstring(L, 1), &error), &error);
-    }
-    lua_pushstring(L, pxr_isa_name(pxr_cpu_isa()));
-    return 1;
-}
-
-/*** The instruction sets that this processor has, the best one last.
- * @function isas
- * @treturn {string,...}
- */
-static int isas(lua_State *L)
-{
-    int count = 0;
-    lua_newtable(L);
-    for (int i = 0; i < PXR_ISA_COUNT; i++) {
-        if (!pxr_isa_available((pxr_isa)i)) continue;
-        lua_pushstring(L, pxr_isa_name((pxr_isa)i));
-        lua_rawseti(L, -2, ++count);
-    }
-    return 1;
-}
-
-/*** The devices that can be computed on here.
- * @function devices
- * @treturn {string,...}
- */
-static int devices(lua_State *L)
-{
-    static const char *const names[] = {"cpu", "cuda", "emu"};
-    int count = 0;
-    lua_newtable(L);
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        pxr_device *device;
-        if (pxr_device_open(names[i], &device, NULL) != PXR_OK) continue;
-        lua_pushstring(L, names[i]);
-        lua_rawseti(L, -2, ++count);
-    }
-    return 1;
-}
-
-/*** In what a device computes: "f32"; "bf16" (operands of products and attention rounded to bfloat16, or to float16 where
- * the weights are; on the CPU operands of products with bfloat16 weights); "int8" (on the CPU, operands of products with
- * weights of eight or four bits rounded to eight, with a scale for 128 columns at most). The sums are float32.
- * @function compute
- * @tparam string device
- * @tparam[opt] string precision what it shall be from now on
- * @treturn string
- */
-static int compute(lua_State *L)
-{
-    static const char *const names[] =
-        {[PXR_COMPUTE_F32] = "f32", [PXR_COMPUTE_BF16] = "bf16", [PXR_COMPUTE_INT8] = "int8", NULL};
-    pxr_device *device = pxr_lua_opt_device(L, 1);
-    const pxr_compute wanted = (pxr_compute)luaL_checkoption(L, 2, names[device->compute], names);
-    if (!device->is_host && wanted == PXR_COMPUTE_INT8)
-        return luaL_error(L, "compute: %s computes in f32 or bf16, not in %s", device->name, names[wanted]);
-    device->compute = wanted;
-    lua_pushstring(L, names[wanted]);
-    return 1;
-}
-
-/*** The memory of a device that is not the host.
- * @function device_memory
- * @tparam string device
- * @treturn ?int bytes that are free; nil where the device's memory is the process's own
- * @treturn ?int bytes in all
- */
-static int device_memory(lua_State *L)
-{
-    pxr_error error = {0};
-    size_t available = 0, total = 0;
-    pxr_device *device = pxr_lua_opt_device(L, 1);
-    if (!device->backend->memory) return 0;
-    pxr_lua_check(L, device->backend->memory(device, &available, &total, &error), &error);
-    lua_pushnumber(L, (lua_Number)available);
-    lua_pushnumber(L, (lua_Number)total);
-    return 2;
-}
-
-/*** Names of all ops of the op table.
- * @function ops
- * @treturn {string,...}
- */
-static int ops(lua_State *L)
-{
-    lua_newtable(L);
-    for (int i = 0; i < pxr_op_count(); i++) {
-        lua_pushstring(L, pxr_op_name(i));
-        lua_rawseti(L, -2, i + 1);
-    }
-    return 1;
-}
-
-/*** Bytes of host memory that the library holds outside Lua's heap.
- * @function memory
- * @treturn int
- */
-static int memory(lua_State *L)
-{
-    lua_pushnumber(L, (double)pxr_memory_in_use());
-    return 1;
-}
-
-/*** Number of allocations so far (testing).
- * @function memory_allocations
- * @treturn int
- */
-static int memory_allocations(lua_State *L)
-{
-    lua_pushnumber(L, (double)pxr_memory_allocations());
-    return 1;
-}
-
-/*** Makes one allocation fail (testing).
- * @function memory_fail_at
- * @tparam int allocation its number as memory_allocations counts, from 1; 0: none
- */
-static int memory_fail_at(lua_State *L)
-{
-    pxr_memory_fail_at((uint64_t)pxr_lua_check_integer(L, 1, 0, (int64_t)1 << LARGEST_INTEGER_BITS));
-    return 0;
-}
-
-/*** Seconds on a clock that never goes back.
- * @function tick
- * @treturn number
- */
-static int tick(lua_State *L)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    lua_pushnumber(L, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec);
-    return 1;
-}
-
 void pxr_lua_open_ops(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -758,23 +631,13 @@ void pxr_lua_open_ops(lua_State *L)
         {"layer_norm", layer_norm},
         {"rms_norm", rms_norm},
         {"rope", rope},
+        {"rope_store", rope_store},
         {"silu_mul", silu_mul},
         {"embedding", embedding},
         {"attention", attention},
         {"attention_weights", attention_weights},
         {"kmeans", kmeans},
         {"sample", sample},
-        {"compute", compute},
-        {"device_memory", device_memory},
-        {"threads", threads},
-        {"isa", isa},
-        {"isas", isas},
-        {"devices", devices},
-        {"ops", ops},
-        {"memory", memory},
-        {"memory_allocations", memory_allocations},
-        {"memory_fail_at", memory_fail_at},
-        {"tick", tick},
         {NULL, NULL},
     };
     luaL_setfuncs(L, functions, 0);

@@ -7,6 +7,7 @@
 #include "model/rotary.h"
 #include "model/views.h"
 #include "model/weights.h"
+#include "ops/recording.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,6 +20,15 @@ typedef struct layer {
     pxr_linear_weights gate, up, down; /* [F,D] twice, [D,F] */
 } layer;
 
+/* A step of one token a sequence as work that a device plays: launching 300 kernels one by one costs more than they do.
+ * It holds for one number of sequences and one cache's memory. */
+typedef struct recorded_step {
+    pxr_arena arena; /* stays where it is while longer chunks move the other one */
+    int64_t sequences, rows, capacity;
+    const void *keys, *values;
+    pxr_recording *recording; /* NULL after the first such step, which allocates what the ops need */
+} recorded_step;
+
 struct pxr_decoder {
     pxr_decoder_config config;
     pxr_device *device;
@@ -27,11 +37,13 @@ struct pxr_decoder {
     pxr_tensor norm;                 /* [D] */
     layer *layers;                   /* [config.layers] */
     float *frequencies;              /* [head_dim/2] */
-    float *angles;                   /* host: cosines and sines of a chunk, [2,angle_rows,head_dim/2] */
-    int64_t angle_rows;
+    float *angles;                   /* host: cosines, then sines of a chunk, [2,host_rows,head_dim/2] */
+    int64_t *places;                 /* host: where a chunk's rows go in the cache, [host_rows] */
+    int64_t host_rows;
     pxr_attention_segment *segments; /* [segment_capacity] */
     size_t segment_capacity;
     pxr_arena arena;
+    recorded_step step;
 };
 
 /* ---- weights --------------------------------------------------------------------------------------------------- */
@@ -152,10 +164,13 @@ void pxr_decoder_free(pxr_decoder *decoder)
     pxr_linear_weights_release(&decoder->embed_tokens);
     pxr_tensor_release(&decoder->norm);
     pxr_linear_weights_release(&decoder->lm_head);
+    pxr_recording_free(decoder->step.recording);
+    pxr_arena_free(&decoder->step.arena);
     pxr_arena_free(&decoder->arena);
     pxr_free(decoder->layers);
     pxr_free(decoder->frequencies);
     pxr_free(decoder->angles);
+    pxr_free(decoder->places);
     pxr_free(decoder->segments);
     pxr_free(decoder);
 }
@@ -173,21 +188,24 @@ pxr_device *pxr_decoder_device(const pxr_decoder *decoder)
 /* ---- forward --------------------------------------------------------------------------------------------------- */
 
 typedef struct buffers {
+    pxr_tensor x;        /* [n,D]: of a recorded step */
     pxr_tensor normed;   /* [n,D], in the operand type */
     pxr_tensor q, mixed; /* [n,heads*head_dim]: queries, attention's result (in the operand type) */
     pxr_tensor k, v;     /* [n,kv_heads*head_dim] */
     pxr_tensor gate, up; /* [n,F], in the operand type */
-    pxr_tensor cos, sin; /* [n,head_dim/2] */
+    pxr_tensor angles;   /* [2n,head_dim/2] */
+    pxr_tensor cos, sin; /* [n,head_dim/2]: its halves */
+    pxr_tensor places;   /* [n] int64: row * capacity + position of the cache */
 } buffers;
 
-static void cut_buffers(buffers *b, pxr_decoder *decoder, int64_t n)
+static void cut_buffers(buffers *b, pxr_arena *arena, const pxr_decoder *decoder, int64_t n)
 {
     const pxr_decoder_config *c = &decoder->config;
-    pxr_arena *arena = &decoder->arena;
     const pxr_dtype operand = c->layers > 0 ? pxr_operand_type(&decoder->layers->q.weight) : PXR_F32;
     const int64_t model[2] = {n, c->hidden}, queries[2] = {n, c->heads * c->head_dim};
     const int64_t keys[2] = {n, c->kv_heads * c->head_dim}, wide[2] = {n, c->intermediate};
-    const int64_t angles[2] = {n, c->head_dim / 2};
+    const int64_t angles[2] = {2 * n, c->head_dim / 2};
+    if (arena == &decoder->step.arena) b->x = pxr_arena_tensor(arena, PXR_F32, 2, model);
     b->normed = pxr_arena_tensor(arena, operand, 2, model);
     b->q = pxr_arena_tensor(arena, PXR_F32, 2, queries);
     b->mixed = pxr_arena_tensor(arena, operand, 2, queries);
@@ -195,20 +213,39 @@ static void cut_buffers(buffers *b, pxr_decoder *decoder, int64_t n)
     b->v = pxr_arena_tensor(arena, PXR_F32, 2, keys);
     b->gate = pxr_arena_tensor(arena, operand, 2, wide);
     b->up = pxr_arena_tensor(arena, operand, 2, wide);
-    b->cos = pxr_arena_tensor(arena, PXR_F32, 2, angles);
-    b->sin = pxr_arena_tensor(arena, PXR_F32, 2, angles);
+    b->angles = pxr_arena_tensor(arena, PXR_F32, 2, angles);
+    b->cos = pxr_rows(&b->angles, 0, n);
+    b->sin = pxr_rows(&b->angles, n, n);
+    b->places = pxr_arena_tensor(arena, PXR_I64, 1, &n);
 }
 
-/* Room for the angles and segments of a call; nothing is allocated when an earlier call was as large. */
+/* The buffers of n rows, from an arena that holds them. */
+static pxr_status take_buffers(buffers *b, pxr_arena *arena, const pxr_decoder *decoder, int64_t n, pxr_error *error)
+{
+    pxr_arena_plan(arena);
+    cut_buffers(b, arena, decoder, n);
+    const pxr_status status = pxr_arena_reserve(arena, decoder->device, error);
+    if (status == PXR_OK) cut_buffers(b, arena, decoder, n);
+    return status;
+}
+
+/* Room for the host's tables of a call; nothing is allocated when an earlier call was as large. */
 static pxr_status reserve_host(pxr_decoder *decoder, int64_t rows, int64_t sequence_count, pxr_error *error)
 {
     const int64_t half = decoder->config.head_dim / 2;
-    if (rows > decoder->angle_rows) {
+    if (rows > decoder->host_rows) {
         float *angles = pxr_calloc((size_t)rows, (size_t)(2 * half) * sizeof *angles);
-        if (!angles) return pxr_fail_memory(error, (size_t)(rows * 2 * half) * sizeof *angles, "rotary angles");
+        int64_t *places = pxr_calloc((size_t)rows, sizeof *places);
+        if (!angles || !places) {
+            pxr_free(angles);
+            pxr_free(places);
+            return pxr_fail_memory(error, (size_t)(rows * 2 * half) * sizeof *angles, "rotary angles");
+        }
         pxr_free(decoder->angles);
+        pxr_free(decoder->places);
         decoder->angles = angles;
-        decoder->angle_rows = rows;
+        decoder->places = places;
+        decoder->host_rows = rows;
     }
     if (!pxr_grow((void **)&decoder->segments, &decoder->segment_capacity, (size_t)sequence_count,
                   sizeof *decoder->segments))
@@ -225,17 +262,13 @@ static void fill_angles(pxr_decoder *decoder, int64_t rows, int64_t begin, int64
         pxr_rotary_angles(cosines + i * half, sines + i * half, decoder->frequencies, half, (float)(past + i));
 }
 
-static pxr_status upload_angles(const pxr_decoder *decoder, const buffers *b, pxr_error *error)
+static pxr_status upload(const pxr_tensor *to, const void *from, pxr_error *error)
 {
-    const int64_t count = b->cos.size[0] * b->cos.size[1];
-    const size_t bytes = (size_t)count * sizeof(float);
-    pxr_status status = decoder->device->upload(decoder->device, b->cos.data, decoder->angles, bytes, error);
-    if (status == PXR_OK)
-        status = decoder->device->upload(decoder->device, b->sin.data, decoder->angles + count, bytes, error);
-    return status;
+    pxr_device *device = pxr_tensor_device(to);
+    return device->upload(device, to->data, from, (size_t)pxr_tensor_count(to) * pxr_dtype_size(to->dtype), error);
 }
 
-/* Angles of the rows' positions, and the segments: a row sees its cache row up to itself. */
+/* Angles and places of the rows, and the segments: a row sees its cache row up to itself. */
 static pxr_status lay_out(pxr_decoder *decoder, const buffers *b, const pxr_kv_cache *cache,
                           const pxr_decoder_sequence *sequences, int64_t sequence_count, pxr_error *error)
 {
@@ -243,6 +276,7 @@ static pxr_status lay_out(pxr_decoder *decoder, const buffers *b, const pxr_kv_c
     for (int64_t s = 0; s < sequence_count; s++) {
         const int64_t past = cache->length[sequences[s].row], count = sequences[s].count;
         fill_angles(decoder, b->cos.size[0], begin, past, count);
+        for (int64_t i = 0; i < count; i++) decoder->places[begin + i] = sequences[s].row * cache->capacity + past + i;
         decoder->segments[s] = (pxr_attention_segment){.query_begin = begin,
                                                        .query_count = count,
                                                        .key_begin = 0,
@@ -250,27 +284,8 @@ static pxr_status lay_out(pxr_decoder *decoder, const buffers *b, const pxr_kv_c
                                                        .batch = sequences[s].row};
         begin += count;
     }
-    return upload_angles(decoder, b, error);
-}
-
-/* The new keys (or values) [n,kv_heads,head_dim] go behind the sequences' pasts. */
-static pxr_status store(const pxr_tensor *layer_cache, const pxr_tensor *fresh, const pxr_decoder *decoder,
-                        int64_t sequence_count, pxr_error *error)
-{
-    for (int64_t s = 0; s < sequence_count; s++) {
-        const pxr_attention_segment *segment = &decoder->segments[s];
-        const pxr_tensor x = pxr_rows(fresh, segment->query_begin, segment->query_count);
-        pxr_tensor row = pxr_rows(layer_cache, segment->batch, 1);
-        row.rank = 3;
-        for (int dim = 0; dim < 3; dim++) {
-            row.size[dim] = layer_cache->size[dim + 1];
-            row.stride[dim] = layer_cache->stride[dim + 1];
-        }
-        const pxr_tensor out = pxr_rows(&row, segment->key_count - segment->query_count, segment->query_count);
-        const pxr_status status = pxr_copy(&(pxr_copy_args){.out = &out, .x = &x}, error);
-        if (status != PXR_OK) return status;
-    }
-    return PXR_OK;
+    const pxr_status status = upload(&b->angles, decoder->angles, error);
+    return status == PXR_OK ? upload(&b->places, decoder->places, error) : status;
 }
 
 /* x += o_proj(attention(RMSNorm(x))) */
@@ -288,16 +303,22 @@ static pxr_status attention_sublayer(pxr_decoder *decoder, const layer *l, const
                                           .v = values,
                                           .segments = decoder->segments,
                                           .segment_count = sequence_count,
+                                          .places = sequence_count == x->size[0] ? &b->places : NULL,
                                           .scale = 1.0f / sqrtf((float)c->head_dim),
                                           .causal = true};
+    const pxr_rope_store_args turn = {.q = &q,
+                                      .k = &k,
+                                      .v = &v,
+                                      .cos = &b->cos,
+                                      .sin = &b->sin,
+                                      .keys = keys,
+                                      .values = values,
+                                      .places = &b->places};
     const pxr_tensor *const qkv[] = {&b->q, &b->k, &b->v};
     const pxr_linear_weights *const to_qkv[] = {&l->q, &l->k, &l->v};
     pxr_status status = pxr_rms_norm(&norm, error);
     if (status == PXR_OK) status = pxr_linear_layers(qkv, &b->normed, to_qkv, 3, error);
-    if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &q, .cos = &b->cos, .sin = &b->sin}, error);
-    if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &k, .cos = &b->cos, .sin = &b->sin}, error);
-    if (status == PXR_OK) status = store(keys, &k, decoder, sequence_count, error);
-    if (status == PXR_OK) status = store(values, &v, decoder, sequence_count, error);
+    if (status == PXR_OK) status = pxr_rope_store(&turn, error);
     if (status == PXR_OK) status = pxr_attention(&attention, error);
     if (status == PXR_OK) status = pxr_linear_layer(x, &b->mixed, &l->o, PXR_ACTIVATION_NONE, x, error);
     return status;
@@ -318,6 +339,21 @@ static pxr_status mlp_sublayer(pxr_decoder *decoder, const layer *l, const buffe
     if (status == PXR_OK) status = pxr_linear_layers(wide, &b->normed, to_wide, 2, error);
     if (status == PXR_OK) status = pxr_silu_mul(&silu_mul, error);
     if (status == PXR_OK) status = pxr_linear_layer(x, &b->gate, &l->down, PXR_ACTIVATION_NONE, x, error);
+    return status;
+}
+
+/* Layers first .. last-1 over what is laid out. */
+static pxr_status run_layers(pxr_decoder *decoder, const buffers *b, const pxr_kv_cache *cache, const pxr_tensor *x,
+                             int64_t sequence_count, int64_t first, int64_t last, pxr_error *error)
+{
+    pxr_status status = PXR_OK;
+    for (int64_t i = first; status == PXR_OK && i < last; i++) {
+        const pxr_tensor keys = pxr_kv_cache_layer(&cache->keys, i), values = pxr_kv_cache_layer(&cache->values, i);
+        status = pxr_interrupt_check(error);
+        if (status == PXR_OK)
+            status = attention_sublayer(decoder, &decoder->layers[i], b, x, &keys, &values, sequence_count, error);
+        if (status == PXR_OK) status = mlp_sublayer(decoder, &decoder->layers[i], b, x, error);
+    }
     return status;
 }
 
@@ -374,21 +410,10 @@ pxr_status pxr_decoder_layers(pxr_decoder *decoder, pxr_kv_cache *cache, const p
                             (long long)sequences[s].row + 1, (long long)cache->length[sequences[s].row],
                             (long long)cache->capacity, (long long)sequences[s].count);
 
-    pxr_arena_plan(&decoder->arena);
-    cut_buffers(&b, decoder, x->size[0]);
-    status = pxr_arena_reserve(&decoder->arena, decoder->device, error);
+    status = take_buffers(&b, &decoder->arena, decoder, x->size[0], error);
     if (status == PXR_OK) status = reserve_host(decoder, x->size[0], sequence_count, error);
-    if (status != PXR_OK) return status;
-    cut_buffers(&b, decoder, x->size[0]);
-    status = lay_out(decoder, &b, cache, sequences, sequence_count, error);
-    for (int64_t i = first; status == PXR_OK && i < last; i++) {
-        const pxr_tensor keys = pxr_kv_cache_layer(&cache->keys, i), values = pxr_kv_cache_layer(&cache->values, i);
-        status = pxr_interrupt_check(error);
-        if (status == PXR_OK)
-            status = attention_sublayer(decoder, &decoder->layers[i], &b, x, &keys, &values, sequence_count, error);
-        if (status == PXR_OK) status = mlp_sublayer(decoder, &decoder->layers[i], &b, x, error);
-    }
-    return status;
+    if (status == PXR_OK) status = lay_out(decoder, &b, cache, sequences, sequence_count, error);
+    return status == PXR_OK ? run_layers(decoder, &b, cache, x, sequence_count, first, last, error) : status;
 }
 
 pxr_status pxr_decoder_queries(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *x, int64_t index,
@@ -401,22 +426,84 @@ pxr_status pxr_decoder_queries(pxr_decoder *decoder, const pxr_tensor *out, cons
                         (long long)past, (long long)c->layers);
     const layer *l = &decoder->layers[index];
     buffers b;
-    pxr_arena_plan(&decoder->arena);
-    cut_buffers(&b, decoder, x->size[0]);
-    pxr_status status = pxr_arena_reserve(&decoder->arena, decoder->device, error);
+    pxr_status status = take_buffers(&b, &decoder->arena, decoder, x->size[0], error);
     if (status == PXR_OK) status = reserve_host(decoder, x->size[0], 0, error);
     if (status != PXR_OK) return status;
-    cut_buffers(&b, decoder, x->size[0]);
     fill_angles(decoder, x->size[0], 0, past, x->size[0]);
     const pxr_tensor q = pxr_heads(&b.q, c->heads);
     const pxr_rms_norm_args norm = {.out = &b.normed, .x = x, .weight = &l->input_norm, .epsilon = c->epsilon};
-    status = upload_angles(decoder, &b, error);
+    status = upload(&b.angles, decoder->angles, error);
     if (status == PXR_OK) status = pxr_rms_norm(&norm, error);
     if (status == PXR_OK) status = pxr_linear_layer(&b.q, &b.normed, &l->q, PXR_ACTIVATION_NONE, NULL, error);
     if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &q, .cos = &b.cos, .sin = &b.sin}, error);
     if (status == PXR_OK) status = pxr_copy(&(pxr_copy_args){.out = out, .x = &q}, error);
     return status;
 }
+
+/* ---- a step of one token a sequence, recorded ------------------------------------------------------------------ */
+
+/* Whether the recording, if there is one, is of such a step; else what there is is given up. */
+static bool is_same_step(recorded_step *step, const pxr_kv_cache *cache, int64_t sequences)
+{
+    if (step->sequences == sequences && step->rows == cache->rows && step->capacity == cache->capacity &&
+        step->keys == cache->keys.data && step->values == cache->values.data)
+        return true;
+    pxr_recording_free(step->recording);
+    *step = (recorded_step){.arena = step->arena,
+                            .sequences = sequences,
+                            .rows = cache->rows,
+                            .capacity = cache->capacity,
+                            .keys = cache->keys.data,
+                            .values = cache->values.data};
+    return false;
+}
+
+static pxr_status record_step(pxr_decoder *decoder, const buffers *b, const pxr_kv_cache *cache, int64_t sequences,
+                              pxr_error *error)
+{
+    pxr_recording_free(decoder->step.recording);
+    decoder->step.recording = NULL;
+    pxr_status status = pxr_recording_begin(decoder->device, error);
+    if (status != PXR_OK) return status;
+    status = run_layers(decoder, b, cache, &b->x, sequences, 0, decoder->config.layers, error);
+    return pxr_recording_end(&decoder->step.recording, decoder->device, status, error);
+}
+
+/* The layers over b->x: played; recorded first where there was such a step before; else run. */
+static pxr_status do_step(pxr_decoder *decoder, const buffers *b, const pxr_kv_cache *cache, int64_t sequences,
+                          bool is_same, pxr_error *error)
+{
+    bool played = false;
+    pxr_status status = PXR_OK;
+    if (decoder->step.recording) status = pxr_recording_play(decoder->step.recording, &played, error);
+    if (status != PXR_OK || played) return status;
+    if (!is_same || decoder->step.recording) { /* what a recording needs is allocated by a run */
+        pxr_recording_free(decoder->step.recording);
+        decoder->step.recording = NULL;
+        return run_layers(decoder, b, cache, &b->x, sequences, 0, decoder->config.layers, error);
+    }
+    status = record_step(decoder, b, cache, sequences, error);
+    return status == PXR_OK ? pxr_recording_play(decoder->step.recording, &played, error) : status;
+}
+
+static pxr_status forward_step(pxr_decoder *decoder, const pxr_kv_cache *cache, const pxr_tensor *x,
+                               const pxr_decoder_sequence *sequences, int64_t sequence_count, pxr_error *error)
+{
+    buffers b;
+    const void *before = decoder->step.arena.block.data;
+    pxr_status status = take_buffers(&b, &decoder->step.arena, decoder, sequence_count, error);
+    if (status == PXR_OK) status = reserve_host(decoder, sequence_count, sequence_count, error);
+    if (status != PXR_OK) return status;
+    if (before != decoder->step.arena.block.data) decoder->step.sequences = 0; /* nothing is the same */
+    const bool is_same = is_same_step(&decoder->step, cache, sequence_count);
+    status = lay_out(decoder, &b, cache, sequences, sequence_count, error);
+    if (status == PXR_OK) status = pxr_copy(&(pxr_copy_args){.out = &b.x, .x = x}, error);
+    if (status == PXR_OK) status = do_step(decoder, &b, cache, sequence_count, is_same, error);
+    if (status == PXR_OK) status = pxr_copy(&(pxr_copy_args){.out = x, .x = &b.x}, error);
+    return status;
+}
+
+/* ---- all layers ------------------------------------------------------------------------------------------------ */
 
 /* A long sequence on its own, a chunk of rows at a time; its length has advanced by what is done. */
 static pxr_status forward_in_chunks(pxr_decoder *decoder, pxr_kv_cache *cache, const pxr_tensor *x,
@@ -448,7 +535,10 @@ pxr_status pxr_decoder_forward(pxr_decoder *decoder, pxr_kv_cache *cache, const 
         status = pxr_kv_cache_reserve(cache, needed < INT64_MAX / 2 ? needed + needed / 4 + 64 : needed, error);
     if (status != PXR_OK) return status;
     if (x->size[0] <= CHUNK_ROWS) {
-        status = pxr_decoder_layers(decoder, cache, x, sequences, sequence_count, 0, decoder->config.layers, error);
+        status = sequence_count == x->size[0] && pxr_device_records(decoder->device)
+                     ? forward_step(decoder, cache, x, sequences, sequence_count, error)
+                     : pxr_decoder_layers(decoder, cache, x, sequences, sequence_count, 0, decoder->config.layers,
+                                          error);
         for (int64_t s = 0; status == PXR_OK && s < sequence_count; s++)
             cache->length[sequences[s].row] += sequences[s].count;
         return status;

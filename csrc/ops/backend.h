@@ -28,6 +28,12 @@ typedef struct pxr_backend {
     /** Bytes of the device's memory that are free, and all of them. NULL: as the process's own. */
     pxr_status (*memory)(pxr_device *device, size_t *available, size_t *total, pxr_error *error);
 
+    /* Recorded work (ops/recording.h), where devices have `records`; else NULL. */
+    pxr_status (*record)(pxr_device *device, pxr_error *error);
+    pxr_status (*end_record)(pxr_device *device, void **work, pxr_error *error);
+    pxr_status (*play)(pxr_device *device, const void *work, bool *played, pxr_error *error);
+    void (*forget)(pxr_device *device, void *work);
+
 #define PXR_OP(name) pxr_status (*name)(pxr_device * device, const pxr_##name##_args *args, pxr_error *error);
 #define PXR_PRIMITIVE(name) PXR_OP(name)
 #include "ops/ops.def"

@@ -230,6 +230,37 @@ pxr_status pxr_check_rope(const pxr_rope_args *args, pxr_device **device, pxr_er
     return PXR_OK;
 }
 
+pxr_status pxr_check_rope_store(const pxr_rope_store_args *args, pxr_device **device, pxr_error *error)
+{
+    const int64_t rows = size_of(args->q, 0), head_dim = size_of(args->q, 2), half = head_dim / 2;
+    const int64_t kv_heads = size_of(args->k, 1), batch = size_of(args->keys, 0), m = size_of(args->keys, 1);
+    const unsigned own = args->keys ? FLOATS & 1u << args->keys->dtype : 0;
+    const pxr_status status = CHECK_TENSORS(
+        "rope_store", {"q", args->q, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}},
+        {"k", args->k, FLOAT32, ROWS_DENSE, 3, {{"n", rows}, {"kv_heads", FREE}, {"head_dim", head_dim}}},
+        {"v", args->v, FLOAT32, ROWS_DENSE, 3, {{"n", rows}, {"kv_heads", kv_heads}, {"head_dim", head_dim}}},
+        {"cos", args->cos, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"head_dim/2", half}}},
+        {"sin", args->sin, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"head_dim/2", half}}},
+        {"keys",
+         args->keys,
+         FLOATS,
+         ROWS_DENSE,
+         4,
+         {{"batch", FREE}, {"m", FREE}, {"kv_heads", kv_heads}, {"head_dim", head_dim}}},
+        {"values",
+         args->values,
+         own,
+         ROWS_DENSE,
+         4,
+         {{"batch", batch}, {"m", m}, {"kv_heads", kv_heads}, {"head_dim", head_dim}}},
+        {"places", args->places, INT64, CONTIGUOUS, 1, {{"n", rows}}});
+    if (status != PXR_OK) return status;
+    if (head_dim % 2 != 0)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "rope_store: head_dim is %lld, expected an even number",
+                        (long long)head_dim);
+    return PXR_OK;
+}
+
 /* Rows begin .. begin + count - 1 of `rows`. */
 static bool range_fits(int64_t begin, int64_t count, int64_t rows)
 {
@@ -257,6 +288,23 @@ static pxr_status check_segment(const pxr_attention_args *args, int64_t index, p
     if (segment->query_count > 0 && segment->key_count < (args->causal ? segment->query_count : 1))
         return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: segment %lld has %lld queries but only %lld keys",
                         number, (long long)segment->query_count, (long long)segment->key_count);
+    return PXR_OK;
+}
+
+/* What `places` will say is not known here; what they can say is. */
+static pxr_status check_places(const pxr_attention_args *args, pxr_device *device, pxr_error *error)
+{
+    const expectation places = {"places", args->places, INT64, CONTIGUOUS, 1, {{"segments", args->segment_count}}};
+    const pxr_status status = check_tensor("attention", &places, &device, error);
+    if (status != PXR_OK) return status;
+    if (args->k->rank != 4) return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: places need a k of four dims");
+    for (int64_t i = 0; i < args->segment_count; i++)
+        if (args->segments[i].query_count != 1 || args->segments[i].key_begin != 0)
+            return pxr_fail(
+                error, PXR_ERROR_ARGUMENT,
+                "attention: segment %lld has %lld queries over keys from %lld on, with places one over keys "
+                "from 0 on is expected",
+                (long long)i, (long long)args->segments[i].query_count, (long long)args->segments[i].key_begin);
     return PXR_OK;
 }
 
@@ -308,7 +356,7 @@ pxr_status pxr_check_attention(const pxr_attention_args *args, pxr_device **devi
     if (args->segment_count > 0 && !args->segments)
         return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: segments is missing");
     for (int64_t i = 0; status == PXR_OK && i < args->segment_count; i++) status = check_segment(args, i, error);
-    return status;
+    return status == PXR_OK && args->places ? check_places(args, other, error) : status;
 }
 
 pxr_status pxr_check_attention_weights(const pxr_attention_weights_args *args, pxr_device **device, pxr_error *error)

@@ -84,6 +84,18 @@ typedef struct pxr_rope_args {
     const pxr_tensor *sin; /* [n,head_dim/2] float32, rows dense */
 } pxr_rope_args;
 
+/* What fresh queries, keys and values go through before they meet a past: rope on q and k, in place, then row i of k and
+ * of v goes to position places[i] % m of sequence places[i] / m, converted to the past's type. */
+typedef struct pxr_rope_store_args {
+    const pxr_tensor *q;             /* [n,heads,head_dim] float32, rows dense, head_dim even; in place */
+    const pxr_tensor *k;             /* [n,kv_heads,head_dim] float32, rows dense; in place */
+    const pxr_tensor *v;             /* [n,kv_heads,head_dim] float32, rows dense */
+    const pxr_tensor *cos, *sin;     /* [n,head_dim/2] float32, rows dense */
+    const pxr_tensor *keys, *values; /* [batch,m,kv_heads,head_dim] one float type, rows dense: the past */
+    const pxr_tensor *places;        /* [n] int64, contiguous, all different. One outside of the past is an error where
+                                        the memory is the host's; elsewhere that row is not stored. */
+} pxr_rope_store_args;
+
 /* One sequence of a packed attention call: query rows and key rows that see each other. */
 typedef struct pxr_attention_segment {
     int64_t query_begin, query_count; /* rows of q and out */
@@ -103,6 +115,10 @@ typedef struct pxr_attention_args {
     const pxr_tensor *v;   /* as k */
     const pxr_attention_segment *segments; /* host memory; the query ranges do not overlap */
     int64_t segment_count;
+    const pxr_tensor
+        *places; /* [segment_count] int64, contiguous, or NULL. With it segments have one query and the keys
+                                 0 .. places[i] % m of batch places[i] / m. A device whose work is recorded reads that
+                                 when the work is done; `segments` says what holds now. */
     float scale;
     bool causal;
 } pxr_attention_args;

@@ -130,7 +130,8 @@ end)
 -- The ops whose cases are not in the fixtures, and where they are tested.
 local ELSEWHERE = {
     linear = "ops_fused", linears = "ops_fused", layer_norm = "ops_fused", rms_norm = "ops_fused", rope = "ops_fused",
-    attention = "ops_fused", attention_weights = "ops_fused", silu_mul = "ops_fused", embedding = "ops_fused",
+    rope_store = "ops_fused",
+    attention = "ops_attention", attention_weights = "ops_attention", silu_mul = "ops_fused", embedding = "ops_fused",
     kmeans = "ops_fused", sample = "ops_fused", fill = "tensor", sequence = "tensor", random_fill = "tensor",
     quantize = "quantize",
 }
