@@ -4,7 +4,7 @@
  * under head key_head * group + r % group, so that each key is read once for all heads that share it. A block takes 32
  * rows and goes through the segment's keys in spans of 64 counted from its first key, a span in tiles of 32 with a
  * running maximum and sum (online softmax); spans are merged in order. Where there are few queries and many keys, as in
- * a decoding step, spans have blocks of their own and are merged behind them, with the same bits. So a row's bits depend
+ * a decoding step, spans have blocks of their own and the last one merges them, with the same bits. So a row's bits depend
  * on its own query and keys only.
  */
 #include "attention.cuh"
@@ -209,9 +209,12 @@ GPU_DEV void store_row(const row_state &state, const pxr_gpu_attention_job &job,
 
 /* Grid: blocks of rows of each key head, 1, segments. */
 __global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_plain(pxr_gpu_attention_job job, pxr_gpu_segments segments, int row_tiles)
+    attention_plain(const __grid_constant__ pxr_gpu_attention_job job,
+                    const __grid_constant__ pxr_gpu_segments segments, int row_tiles)
 {
     ATTENTION_TILES(tiles);
+    let_next_kernel_begin();
+    wait_for_previous_kernel();
     const pxr_gpu_segment segment = segment_of(job, segments);
     row_block block;
     if (!find_rows(block, job, segment, row_tiles)) return;
@@ -226,9 +229,10 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     if (row < block.count) store_row(all, job, segment, block.key_head, block.row0 + row, (int)threadIdx.x % LANES);
 }
 
-/* Where the states of spans lie between the two kernels: [segments,key heads,rows,spans] of head dim + 2 numbers. */
+/* The states of spans: [segments,key heads,rows,spans] of head dim + 2 numbers. */
 struct span_states {
     float *at;
+    unsigned *done;  /* spans of each block's rows so far, [segments,blocks]; 0 between kernels */
     int rows, spans; /* at most, of a segment */
 };
 
@@ -238,43 +242,19 @@ GPU_DEV float *state_of(const span_states &states, const pxr_gpu_attention_job &
     return states.at + ((head * states.rows + row) * states.spans + span) * (job.head_dim + 2);
 }
 
-/* Grid: blocks of rows of each key head, spans, segments. */
-__global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_spans(pxr_gpu_attention_job job, pxr_gpu_segments segments, int row_tiles, span_states states)
+/* Merges a row's spans in order and stores it. */
+GPU_DEV void finish_row(const pxr_gpu_attention_job &job, const pxr_gpu_segment &segment, const row_block &block,
+                        const span_states &states, int spans)
 {
-    ATTENTION_TILES(tiles);
-    const pxr_gpu_segment segment = segment_of(job, segments);
-    const int key0 = (int)blockIdx.y * SPAN, row = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
-    row_block block;
-    if (!find_rows(block, job, segment, row_tiles) || key0 >= block.end) return;
-    load_queries(tiles.queries, block, job, segment);
-    row_state span;
-    attend(span, tiles, block, job, key0, key0 + SPAN < block.end ? key0 + SPAN : block.end);
-    if (row >= block.count) return;
-    float *to = state_of(states, job, block.key_head, block.row0 + row, (int)blockIdx.y);
-#pragma unroll
-    for (int i = 0; i < PARTS; i++)
-        if (lane + i * LANES < job.head_dim) to[lane + i * LANES] = span.mixed[i];
-    if (lane == 0) to[job.head_dim] = span.largest;
-    if (lane == 1) to[job.head_dim + 1] = span.sum;
-}
-
-/* The same grid without spans. */
-__global__ void __launch_bounds__(ATTENTION_THREADS)
-    attention_merge(pxr_gpu_attention_job job, pxr_gpu_segments segments, int row_tiles, span_states states)
-{
-    const pxr_gpu_segment segment = segment_of(job, segments);
     const int row = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
-    row_block block;
-    if (!find_rows(block, job, segment, row_tiles) || row >= block.count) return;
     row_state all, span;
     clear(all);
     clear(span);
-    for (int key0 = 0; key0 < block.end; key0 += SPAN) {
-        const float *from = state_of(states, job, block.key_head, block.row0 + row, key0 / SPAN);
+    for (int i = 0; i < spans; i++) {
+        const float *from = state_of(states, job, block.key_head, block.row0 + row, i);
 #pragma unroll
-        for (int i = 0; i < PARTS; i++)
-            if (lane + i * LANES < job.head_dim) span.mixed[i] = from[lane + i * LANES];
+        for (int d = 0; d < PARTS; d++)
+            if (lane + d * LANES < job.head_dim) span.mixed[d] = from[lane + d * LANES];
         span.largest = from[job.head_dim];
         span.sum = from[job.head_dim + 1];
         merge(all, span);
@@ -282,34 +262,68 @@ __global__ void __launch_bounds__(ATTENTION_THREADS)
     store_row(all, job, segment, block.key_head, block.row0 + row, lane);
 }
 
+/* Grid: blocks of rows of each key head, spans, segments. The block that is done last with its rows' spans merges them. */
+__global__ void __launch_bounds__(ATTENTION_THREADS)
+    attention_spans(const __grid_constant__ pxr_gpu_attention_job job,
+                    const __grid_constant__ pxr_gpu_segments segments, int row_tiles, span_states states)
+{
+    ATTENTION_TILES(tiles);
+    GPU_SHARED(unsigned, before, 1);
+    let_next_kernel_begin();
+    wait_for_previous_kernel();
+    const pxr_gpu_segment segment = segment_of(job, segments);
+    const int key0 = (int)blockIdx.y * SPAN, row = (int)threadIdx.x / LANES, lane = (int)threadIdx.x % LANES;
+    row_block block;
+    if (!find_rows(block, job, segment, row_tiles)) return;
+    const int spans = block.end > SPAN ? (block.end + SPAN - 1) / SPAN : 1;
+    if ((int)blockIdx.y >= spans) return;
+    load_queries(tiles.queries, block, job, segment);
+    row_state span;
+    attend(span, tiles, block, job, key0, key0 + SPAN < block.end ? key0 + SPAN : block.end);
+    if (row < block.count) {
+        float *to = state_of(states, job, block.key_head, block.row0 + row, (int)blockIdx.y);
+#pragma unroll
+        for (int i = 0; i < PARTS; i++)
+            if (lane + i * LANES < job.head_dim) to[lane + i * LANES] = span.mixed[i];
+        if (lane == 0) to[job.head_dim] = span.largest;
+        if (lane == 1) to[job.head_dim + 1] = span.sum;
+    }
+    unsigned *counter = states.done + blockIdx.z * gridDim.x + blockIdx.x;
+    __syncthreads();
+    if (threadIdx.x == 0) before[0] = add_release(counter, 1);
+    __syncthreads();
+    if ((int)before[0] + 1 < spans) return;
+    if (threadIdx.x == 0) *counter = 0;
+    if (row < block.count) finish_row(job, segment, block, states, spans);
+}
+
 pxr_status pxr_gpu_attention_plain(pxr_device *device, const pxr_gpu_attention_job *job,
                                    const pxr_gpu_segments *segments, int count, int longest, pxr_error *error)
 {
-    const cudaStream_t stream = pxr_gpu_of(device)->stream;
+    const pxr_gpu *gpu = pxr_gpu_of(device);
     const int row_tiles = (int)pxr_gpu_blocks((int64_t)longest * job->group, ROWS), key_heads = job->heads / job->group;
     const unsigned blocks = (unsigned)(row_tiles * key_heads), depth = (unsigned)count;
     int keys = job->places ? (int)job->m : 0; /* of a segment, at most */
     for (int i = 0; i < count; i++)
         if (keys < segments->at[i].key_count) keys = segments->at[i].key_count;
     const int spans = (int)pxr_gpu_blocks(keys, SPAN);
-    if (row_tiles > 1 || spans == 1 || spans > 65535)
+    if (row_tiles > 1 || spans == 1 || spans > 65535 || blocks * depth > PXR_GPU_COUNTERS)
         return pxr_gpu_launched(device, "attention",
-                                GPU_LAUNCH(attention_plain, dim3(blocks, 1, depth), ATTENTION_THREADS, 0, stream, *job,
-                                           *segments, row_tiles),
+                                GPU_LAUNCH_EARLY(attention_plain, gpu->early, dim3(blocks, 1, depth), ATTENTION_THREADS,
+                                                 0, gpu->stream, *job, *segments, row_tiles),
                                 error);
-    span_states states = {NULL, longest * job->group, spans};
+    span_states states = {NULL, NULL, longest * job->group, spans};
     const size_t numbers = (size_t)count * (size_t)key_heads * (size_t)states.rows * (size_t)spans;
     void *scratch;
-    const pxr_status status = pxr_gpu_scratch(device, numbers * (size_t)(job->head_dim + 2) * sizeof(float), &scratch,
-                                              error);
+    pxr_status status = pxr_gpu_counters(device, &states.done, error);
+    if (status == PXR_OK)
+        status = pxr_gpu_scratch(device, numbers * (size_t)(job->head_dim + 2) * sizeof(float), &scratch, error);
     if (status != PXR_OK) return status;
     states.at = static_cast<float *>(scratch);
-    cudaError_t result = GPU_LAUNCH(attention_spans, dim3(blocks, (unsigned)spans, depth), ATTENTION_THREADS, 0, stream,
-                                    *job, *segments, row_tiles, states);
-    if (result == cudaSuccess)
-        result = GPU_LAUNCH(attention_merge, dim3(blocks, 1, depth), ATTENTION_THREADS, 0, stream, *job, *segments,
-                            row_tiles, states);
-    return pxr_gpu_launched(device, "attention", result, error);
+    return pxr_gpu_launched(device, "attention",
+                            GPU_LAUNCH_EARLY(attention_spans, gpu->early, dim3(blocks, (unsigned)spans, depth),
+                                             ATTENTION_THREADS, 0, gpu->stream, *job, *segments, row_tiles, states),
+                            error);
 }
 
 /* ---- the op ---------------------------------------------------------------------------------------------------- */

@@ -33,6 +33,7 @@ static const int64_t PXR_GPU_FINE = INT64_MAX; /* of a search for what is wrong 
 enum {
     PXR_GPU_STAGING_BYTES = 8 << 20,
     PXR_GPU_WORKSPACE_BYTES = 32 << 20, /* cuBLASLt's: what it asks for on the largest cards */
+    PXR_GPU_COUNTERS = 1 << 14,
     PXR_GPU_SIZE_CLASSES = 48 * 32,
     PXR_GPU_LONGEST_REASON = 256
 };
@@ -43,12 +44,14 @@ struct pxr_gpu {
     pxr_gpu_lt_choices *choices; /* algorithms by problem; linear_lt.cu */
     int ordinal;
     int processors;   /* streaming multiprocessors */
+    bool early;       /* kernels can begin before the ones before them end (GPU_LAUNCH_EARLY) */
     bool synchronous; /* PIXELREFER_CUDA_SYNC=1: wait after each op, so that an error names the op it came from */
     bool dead;        /* an error that no later call can survive */
     char reason[PXR_GPU_LONGEST_REASON];
     pxr_gpu_staging staging[2];
     int current; /* the staging buffer being filled */
     void *workspace;
+    void *counters; /* [PXR_GPU_COUNTERS] unsigned */
     void *scratch;
     size_t scratch_bytes;
     pxr_gpu_cached_block *cached[PXR_GPU_SIZE_CLASSES];
@@ -74,6 +77,10 @@ pxr_status pxr_gpu_watch(pxr_device *device, long long **wrong, pxr_error *error
 
 /** Waits for the op's kernels: the first wrong place, PXR_GPU_FINE when there is none. */
 pxr_status pxr_gpu_first_wrong(pxr_device *device, const long long *wrong, int64_t *place, pxr_error *error);
+
+/** PXR_GPU_COUNTERS counters that are 0, and are 0 again when the op's kernels have ended: for finding a row's last block.
+ * Always the same memory. */
+pxr_status pxr_gpu_counters(pxr_device *device, unsigned **counters, pxr_error *error);
 
 /** cuBLASLt's workspace, allocated at its first use. */
 pxr_status pxr_gpu_workspace(pxr_device *device, void **workspace, pxr_error *error);

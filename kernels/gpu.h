@@ -39,6 +39,45 @@
 #define GPU_LAUNCH(kernel, grid, block, smem, stream, ...)                                                             \
     (kernel<<<(grid), (block), (smem), (stream)>>>(__VA_ARGS__), cudaGetLastError())
 
+/* A launch whose kernel may begin before the one before it on the stream has ended, on cards that can (`early`: compute
+ * capability 9.0). Every thread of it must call wait_for_previous_kernel; before, it reads nothing that an earlier kernel
+ * of a recent past may write, and writes nothing. */
+#define GPU_LAUNCH_EARLY(kernel, early, grid, block, smem, stream, ...)                                                \
+    gpu_launch_early((kernel), (early), (grid), (block), (smem), (stream), __VA_ARGS__)
+
+template <class... P, class... A>
+static inline cudaError_t gpu_launch_early(void (*kernel)(P...), bool early, dim3 grid, dim3 block, size_t smem,
+                                           cudaStream_t stream, const A &...arguments)
+{
+    cudaLaunchAttribute attribute = {};
+    cudaLaunchConfig_t config = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = smem;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = early ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
+}
+
+/* In a kernel that was launched early: all that earlier kernels wrote is there from here on. */
+GPU_DEV void wait_for_previous_kernel()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel may begin, if it was launched early, as soon as every block has come here or ended. */
+GPU_DEV void let_next_kernel_begin()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 GPU_DEV uint32_t shared_address(const void *pointer)
 {
     return (uint32_t)__cvta_generic_to_shared(pointer);

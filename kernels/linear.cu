@@ -55,6 +55,34 @@ static pxr_status run(pxr_device *device, const pxr_gpu_linear_job *job, pxr_err
     return pxr_gpu_linear_tile(device, job, error);
 }
 
+static pxr_gpu_linear_norm norm_of(const pxr_rms_norm_args *args)
+{
+    pxr_gpu_linear_norm norm = {};
+    norm.x = static_cast<const float *>(args->x->data);
+    norm.weight = args->weight->data;
+    norm.x_stride = args->x->stride[0];
+    norm.weight_type = args->weight->dtype;
+    norm.epsilon = args->epsilon;
+    return norm;
+}
+
+/* Products without empty ones, of weights of one type, with what stands around them. False: not so. */
+static bool fuse(pxr_device *device, const pxr_linears_args *args, const pxr_gpu_linear_job *jobs, int count,
+                 pxr_status *status, pxr_error *error)
+{
+    if (!args->norm || count != args->count) return false;
+    const pxr_gpu_linear_norm norm = norm_of(args->norm);
+    if (!pxr_gpu_linear_fused_takes(jobs, count, &norm, args->silu_mul != NULL)) return false;
+    pxr_gpu_linear_gated gated = {};
+    if (args->silu_mul) {
+        gated.out = args->silu_mul->out->data;
+        gated.out_stride = args->silu_mul->out->stride[0];
+        gated.out_type = args->silu_mul->out->dtype;
+    }
+    *status = pxr_gpu_linear_fused(device, jobs, count, &norm, args->silu_mul ? &gated : NULL, error);
+    return true;
+}
+
 pxr_status pxr_gpu_linears(pxr_device *device, const pxr_linears_args *args, pxr_error *error)
 {
     pxr_gpu_linear_job jobs[PXR_LINEARS_MAX];
@@ -68,10 +96,14 @@ pxr_status pxr_gpu_linears(pxr_device *device, const pxr_linears_args *args, pxr
         together = together && job->rows <= PXR_GPU_VECTOR_ROWS && job->weight_type == jobs[0].weight_type;
         count++;
     }
-    if (together && count > 0) return pxr_gpu_linear_vector(device, jobs, count, error);
     pxr_status status = PXR_OK;
-    for (int i = 0; status == PXR_OK && i < count; i++) status = run(device, &jobs[i], error);
-    return status;
+    if (together && count > 0 && fuse(device, args, jobs, count, &status, error)) return status;
+    if (args->norm) status = pxr_gpu_rms_norm(device, args->norm, error);
+    if (status == PXR_OK && together && count > 0)
+        status = pxr_gpu_linear_vector(device, jobs, count, error);
+    else
+        for (int i = 0; status == PXR_OK && i < count; i++) status = run(device, &jobs[i], error);
+    return status == PXR_OK && args->silu_mul ? pxr_gpu_silu_mul(device, args->silu_mul, error) : status;
 }
 
 pxr_status pxr_gpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)

@@ -18,12 +18,17 @@ struct pxr_gpu_linear_job {
     pxr_activation activation;
 };
 
-GPU_DEV void finish_element(const pxr_gpu_linear_job &job, int row, int column, float sum)
+/* What becomes of a sum. */
+GPU_DEV float finished(const pxr_gpu_linear_job &job, int row, int column, float sum)
 {
     if (job.bias) sum += load_float(job.bias, job.bias_type, column);
     sum = activate(sum, job.activation);
-    if (job.residual) sum += job.residual[row * job.residual_stride + column];
-    store_activation(job.out, job.out_type, row * job.out_stride + column, sum);
+    return job.residual ? sum + job.residual[row * job.residual_stride + column] : sum;
+}
+
+GPU_DEV void finish_element(const pxr_gpu_linear_job &job, int row, int column, float sum)
+{
+    store_activation(job.out, job.out_type, row * job.out_stride + column, finished(job, row, column, sum));
 }
 
 /* launch(w), w of the type of the job's weights. */
@@ -42,6 +47,28 @@ enum { PXR_GPU_VECTOR_ROWS = 16 };
 /** Products of the same rows, up to PXR_GPU_VECTOR_ROWS, by weights of one type, in one launch: each weight is read
  * once. linear_vector.cu */
 pxr_status pxr_gpu_linear_vector(pxr_device *device, const pxr_gpu_linear_job *each, int count, pxr_error *error);
+
+/* x of the products is these rows divided by the root of their mean square, times weight. */
+struct pxr_gpu_linear_norm {
+    const float *x;     /* [rows,depth] */
+    const void *weight; /* [depth] */
+    int64_t x_stride;
+    pxr_dtype weight_type;
+    float epsilon;
+};
+
+/* silu of the first product times the second. */
+struct pxr_gpu_linear_gated {
+    void *out; /* [rows,columns] */
+    int64_t out_stride;
+    pxr_dtype out_type;
+};
+
+/** Products in one launch with the norm before them and, if `gated`, what is made of them; neither x nor the gated
+ * products are written. For as few rows as pay and aligned weights of 16 bits. linear_vector.cu */
+bool pxr_gpu_linear_fused_takes(const pxr_gpu_linear_job *each, int count, const pxr_gpu_linear_norm *norm, bool gated);
+pxr_status pxr_gpu_linear_fused(pxr_device *device, const pxr_gpu_linear_job *each, int count,
+                                const pxr_gpu_linear_norm *norm, const pxr_gpu_linear_gated *gated, pxr_error *error);
 
 /** True where cuBLASLt takes the job's narrow weights as they lie. linear_lt.cu */
 bool pxr_gpu_linear_lt_takes(const pxr_gpu_linear_job *job);

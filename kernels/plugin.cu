@@ -201,6 +201,20 @@ pxr_status pxr_gpu_workspace(pxr_device *device, void **workspace, pxr_error *er
     return PXR_OK;
 }
 
+pxr_status pxr_gpu_counters(pxr_device *device, unsigned **counters, pxr_error *error)
+{
+    pxr_gpu *gpu = pxr_gpu_of(device);
+    const size_t bytes = PXR_GPU_COUNTERS * sizeof **counters;
+    if (!gpu->counters) {
+        pxr_status status = allocate(device, bytes, &gpu->counters, error);
+        if (status == PXR_OK)
+            status = pxr_gpu_check(device, "counters", cudaMemsetAsync(gpu->counters, 0, bytes, gpu->stream), error);
+        if (status != PXR_OK) return status;
+    }
+    *counters = static_cast<unsigned *>(gpu->counters);
+    return PXR_OK;
+}
+
 /* ---- transfers ------------------------------------------------------------------------------------------------- */
 
 /* The staging buffer to fill next, with room in it: the other one as soon as its copies are through. */
@@ -300,6 +314,9 @@ static cudaError_t create(pxr_gpu *gpu, int ordinal)
         result = cudaEventCreateWithFlags(&gpu->staging[i].done, cudaEventDisableTiming);
     if (result == cudaSuccess)
         result = cudaDeviceGetAttribute(&gpu->processors, cudaDevAttrMultiProcessorCount, ordinal);
+    int major = 0;
+    if (result == cudaSuccess) result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
+    gpu->early = major >= 9;
     return result;
 }
 

@@ -57,6 +57,8 @@ __global__ void __launch_bounds__(ROW_THREADS) rms_norm_rows(norm_job job)
     const float *x = job.x + (int64_t)blockIdx.x * job.x_stride;
     const int64_t first = (int64_t)blockIdx.x * job.out_stride;
     float squares = 0.0f;
+    let_next_kernel_begin();
+    wait_for_previous_kernel();
     for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x) squares += x[i] * x[i];
     const float scale = 1.0f / sqrtf(block_sum(squares, partial) / (float)job.width + job.epsilon);
     for (int i = (int)threadIdx.x; i < job.width; i += (int)blockDim.x)
@@ -93,11 +95,12 @@ pxr_status pxr_gpu_layer_norm(pxr_device *device, const pxr_layer_norm_args *arg
 
 pxr_status pxr_gpu_rms_norm(pxr_device *device, const pxr_rms_norm_args *args, pxr_error *error)
 {
+    const pxr_gpu *gpu = pxr_gpu_of(device);
     if (pxr_tensor_count(args->x) == 0) return PXR_OK;
     const norm_job job = norm_of(args->out, args->x, args->weight, NULL, args->epsilon);
     return pxr_gpu_launched(device, "rms_norm",
-                            GPU_LAUNCH(rms_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
-                                       pxr_gpu_of(device)->stream, job),
+                            GPU_LAUNCH_EARLY(rms_norm_rows, gpu->early, (unsigned)args->x->size[0],
+                                             row_threads(job.width), 0, gpu->stream, job),
                             error);
 }
 
@@ -181,6 +184,8 @@ GPU_DEV void store_pair(const past_positions &past, const rope_store_job &job, i
 __global__ void __launch_bounds__(ROW_THREADS) rope_store_pairs(const __grid_constant__ rope_store_job job)
 {
     const int64_t at = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    let_next_kernel_begin();
+    wait_for_previous_kernel();
     if (at >= job.count) return;
     const int i = (int)(at % job.half), turned = job.heads + job.kv_heads;
     const int head = (int)(at / job.half % (turned + job.kv_heads));
@@ -212,6 +217,7 @@ static past_positions positions_of(const pxr_tensor *past)
 
 pxr_status pxr_gpu_rope_store(pxr_device *device, const pxr_rope_store_args *args, pxr_error *error)
 {
+    const pxr_gpu *gpu = pxr_gpu_of(device);
     rope_store_job job = {};
     job.q = heads_of(args->q);
     job.k = heads_of(args->k);
@@ -233,7 +239,7 @@ pxr_status pxr_gpu_rope_store(pxr_device *device, const pxr_rope_store_args *arg
     if (job.count == 0) return PXR_OK;
     const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, ROW_THREADS);
     return pxr_gpu_launched(device, "rope_store",
-                            GPU_LAUNCH(rope_store_pairs, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job),
+                            GPU_LAUNCH_EARLY(rope_store_pairs, gpu->early, blocks, ROW_THREADS, 0, gpu->stream, job),
                             error);
 }
 
@@ -248,6 +254,8 @@ struct silu_mul_job {
 
 __global__ void __launch_bounds__(ROW_THREADS) silu_mul_elements(silu_mul_job job)
 {
+    let_next_kernel_begin();
+    wait_for_previous_kernel();
     FOR_ELEMENTS(at, job.count)
     {
         const int64_t row = at / job.width, i = at % job.width;
@@ -259,6 +267,7 @@ __global__ void __launch_bounds__(ROW_THREADS) silu_mul_elements(silu_mul_job jo
 
 pxr_status pxr_gpu_silu_mul(pxr_device *device, const pxr_silu_mul_args *args, pxr_error *error)
 {
+    const pxr_gpu *gpu = pxr_gpu_of(device);
     silu_mul_job job = {};
     job.out = args->out->data;
     job.gate = args->gate->data;
@@ -274,7 +283,7 @@ pxr_status pxr_gpu_silu_mul(pxr_device *device, const pxr_silu_mul_args *args, p
     if (job.count == 0) return PXR_OK;
     const unsigned blocks = element_blocks(job.count);
     return pxr_gpu_launched(device, "silu_mul",
-                            GPU_LAUNCH(silu_mul_elements, blocks, ROW_THREADS, 0, pxr_gpu_of(device)->stream, job),
+                            GPU_LAUNCH_EARLY(silu_mul_elements, gpu->early, blocks, ROW_THREADS, 0, gpu->stream, job),
                             error);
 }
 

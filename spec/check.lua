@@ -93,7 +93,7 @@ local ADDRESS_SETTINGS = "ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=
     .. "LSAN_OPTIONS=suppressions=$PWD/spec/support/leaks.supp:print_suppressions=0"
 local THREAD = "-O1 -g -fsanitize=thread"
 -- ThreadSanitizer makes barriers of many threads dear: in short the emulated device leaves the large shapes out.
-local THREAD_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua"
+local THREAD_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua spec/unit/device_recording_spec.lua"
 if not long then THREAD_SPECS = "--exclude-tags=large " .. THREAD_SPECS end
 local THREAD_SETTINGS = "TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1:"
     .. "suppressions=$PWD/spec/support/races.supp PIXELREFER_THREADS=4"
@@ -115,7 +115,7 @@ end
 
 -- ---- the CUDA backend --------------------------------------------------------------------------------------------
 
--- What runs on the emulated device beside the golden cases.
+-- What runs on the emulated device beside the golden cases; in one order all specs do.
 local DEVICE_SPECS = "spec/unit/ops_*_spec.lua spec/unit/tensor_primitives_spec.lua spec/unit/device_*spec.lua"
 
 --- The specs of the ops on the emulated device, whose threads run in some order.
@@ -150,7 +150,7 @@ local LANES = {
         build("check", CHECKED, nil, "all emu build/check/kernels/conformance"),
         together("emu",
             golden("check", "emu"),
-            emulated("check", "PIXELREFER_EMU_ORDER=0"), emulated("check", "PIXELREFER_EMU_ORDER=1"),
+            emulated("check", "PIXELREFER_EMU_ORDER=0", ""), emulated("check", "PIXELREFER_EMU_ORDER=1"),
             emulated("check", "PIXELREFER_EMU_ORDER=7"), emulated("check", "PIXELREFER_EMU_LAZY=1"),
             "PIXELREFER_EMU_ORDER=0 build/check/kernels/conformance",
             "PIXELREFER_EMU_ORDER=1 build/check/kernels/conformance",

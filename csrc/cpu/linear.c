@@ -255,7 +255,7 @@ static pxr_status find_rows(product *products, int64_t index, const pxr_tensor *
 pxr_status pxr_cpu_linears(pxr_device *device, const pxr_linears_args *args, pxr_error *error)
 {
     product products[PXR_LINEARS_MAX] = {0};
-    pxr_status status = PXR_OK;
+    pxr_status status = args->norm ? pxr_cpu_rms_norm(device, args->norm, error) : PXR_OK;
     for (int64_t i = 0; status == PXR_OK && i < args->count; i++) {
         const pxr_linear_args *each = &args->each[i];
         pxr_linear_job *job = &products[i].job;
@@ -266,7 +266,7 @@ pxr_status pxr_cpu_linears(pxr_device *device, const pxr_linears_args *args, pxr
     }
     if (status == PXR_OK) run_products(products, args->count, args->each->x->size[0]);
     for (int64_t i = 0; i < args->count; i++) pxr_free(products[i].block);
-    return status;
+    return status == PXR_OK && args->silu_mul ? pxr_cpu_silu_mul(device, args->silu_mul, error) : status;
 }
 
 pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)

@@ -242,6 +242,36 @@ static int linears(lua_State *L)
     return count;
 }
 
+/*** @{linears} of `rms_norm(x, weight, epsilon)`, and `silu_mul` of two of them: what stands around products in a layer.
+ * @function normed_linears
+ * @tparam Tensor x [n,K] float32
+ * @tparam Tensor weight [K] any float type: the norm's
+ * @tparam number epsilon added to the mean square
+ * @tparam boolean gated whether two products become `silu(first) * second`
+ * @tparam table ... one for each layer, as in @{linears}
+ * @treturn Tensor ... [n,N] float32, one for each layer, or one
+ */
+static int normed_linears(lua_State *L)
+{
+    const pxr_tensor *x = pxr_lua_check_tensor(L, 1), *weight = pxr_lua_check_tensor(L, 2);
+    const float epsilon = check_float(L, 3);
+    const bool gated = lua_toboolean(L, 4) != 0;
+    const int count = lua_gettop(L) - 4;
+    pxr_linear_args each[PXR_LINEARS_MAX];
+    pxr_error error = {0};
+    pxr_lua_collect_if_needed(L);
+    const pxr_tensor *normed = push_matrix(L, x, size_of(x, 0), size_of(x, 1));
+    for (int i = 0; i < count && i < PXR_LINEARS_MAX; i++) each[i] = read_product(L, i + 5, normed);
+    const pxr_rms_norm_args norm = {.out = normed, .x = x, .weight = weight, .epsilon = epsilon};
+    pxr_silu_mul_args silu_mul = {0};
+    if (gated && count == 2) silu_mul = (pxr_silu_mul_args){.out = each[0].out, .gate = each[0].out, .up = each[1].out};
+    const pxr_linears_args args = {.each = each, .count = count, .norm = &norm, .silu_mul = gated ? &silu_mul : NULL};
+    pxr_lua_check(L, pxr_linears(&args, &error), &error);
+    if (!gated) return count;
+    lua_pop(L, 1);
+    return 1;
+}
+
 /*** Layer normalisation of the rows of x.
  * @function layer_norm
  * @tparam Tensor x [n,D] float32
@@ -625,20 +655,11 @@ static int sample(lua_State *L)
 void pxr_lua_open_ops(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"linear", linear},
-        {"linears", linears},
-        {"quantize", quantize},
-        {"layer_norm", layer_norm},
-        {"rms_norm", rms_norm},
-        {"rope", rope},
-        {"rope_store", rope_store},
-        {"silu_mul", silu_mul},
-        {"embedding", embedding},
-        {"attention", attention},
-        {"attention_weights", attention_weights},
-        {"kmeans", kmeans},
-        {"sample", sample},
-        {NULL, NULL},
+        {"linear", linear},       {"linears", linears},       {"normed_linears", normed_linears},
+        {"quantize", quantize},   {"layer_norm", layer_norm}, {"rms_norm", rms_norm},
+        {"rope", rope},           {"rope_store", rope_store}, {"silu_mul", silu_mul},
+        {"embedding", embedding}, {"attention", attention},   {"attention_weights", attention_weights},
+        {"kmeans", kmeans},       {"sample", sample},         {NULL, NULL},
     };
     luaL_setfuncs(L, functions, 0);
 }

@@ -316,8 +316,7 @@ static pxr_status attention_sublayer(pxr_decoder *decoder, const layer *l, const
                                       .places = &b->places};
     const pxr_tensor *const qkv[] = {&b->q, &b->k, &b->v};
     const pxr_linear_weights *const to_qkv[] = {&l->q, &l->k, &l->v};
-    pxr_status status = pxr_rms_norm(&norm, error);
-    if (status == PXR_OK) status = pxr_linear_layers(qkv, &b->normed, to_qkv, 3, error);
+    pxr_status status = pxr_linear_layers(qkv, &b->normed, to_qkv, 3, &norm, NULL, error);
     if (status == PXR_OK) status = pxr_rope_store(&turn, error);
     if (status == PXR_OK) status = pxr_attention(&attention, error);
     if (status == PXR_OK) status = pxr_linear_layer(x, &b->mixed, &l->o, PXR_ACTIVATION_NONE, x, error);
@@ -335,9 +334,7 @@ static pxr_status mlp_sublayer(pxr_decoder *decoder, const layer *l, const buffe
     const pxr_silu_mul_args silu_mul = {.out = &b->gate, .gate = &b->gate, .up = &b->up};
     const pxr_tensor *const wide[] = {&b->gate, &b->up};
     const pxr_linear_weights *const to_wide[] = {&l->gate, &l->up};
-    pxr_status status = pxr_rms_norm(&norm, error);
-    if (status == PXR_OK) status = pxr_linear_layers(wide, &b->normed, to_wide, 2, error);
-    if (status == PXR_OK) status = pxr_silu_mul(&silu_mul, error);
+    pxr_status status = pxr_linear_layers(wide, &b->normed, to_wide, 2, &norm, &silu_mul, error);
     if (status == PXR_OK) status = pxr_linear_layer(x, &b->gate, &l->down, PXR_ACTIVATION_NONE, x, error);
     return status;
 }

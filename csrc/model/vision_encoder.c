@@ -239,7 +239,7 @@ static pxr_status attention_sublayer(const pxr_vision_encoder *encoder, const la
     const pxr_tensor *const qkv[] = {&b->q, &b->k, &b->v};
     const pxr_linear_weights *const to_qkv[] = {&l->q, &l->k, &l->v};
     pxr_status status = pxr_layer_norm(&norm, error);
-    if (status == PXR_OK) status = pxr_linear_layers(qkv, &b->normed, to_qkv, 3, error);
+    if (status == PXR_OK) status = pxr_linear_layers(qkv, &b->normed, to_qkv, 3, NULL, NULL, error);
     if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &q, .cos = &b->cos, .sin = &b->sin}, error);
     if (status == PXR_OK) status = pxr_rope(&(pxr_rope_args){.out = &k, .cos = &b->cos, .sin = &b->sin}, error);
     if (status == PXR_OK) status = pxr_attention(&attention, error);

@@ -196,9 +196,10 @@ pxr_status pxr_linear_layer(const pxr_tensor *out, const pxr_tensor *x, const px
 }
 
 pxr_status pxr_linear_layers(const pxr_tensor *const *out, const pxr_tensor *x, const pxr_linear_weights *const *layers,
-                             int64_t count, pxr_error *error)
+                             int64_t count, const pxr_rms_norm_args *norm, const pxr_silu_mul_args *silu_mul,
+                             pxr_error *error)
 {
     pxr_linear_args each[PXR_LINEARS_MAX];
     for (int64_t i = 0; i < count && i < PXR_LINEARS_MAX; i++) each[i] = args_of(out[i], x, layers[i]);
-    return pxr_linears(&(pxr_linears_args){.each = each, .count = count}, error);
+    return pxr_linears(&(pxr_linears_args){.each = each, .count = count, .norm = norm, .silu_mul = silu_mul}, error);
 }

@@ -36,8 +36,9 @@ pxr_dtype pxr_operand_type(const pxr_tensor *weight);
 pxr_status pxr_linear_layer(const pxr_tensor *out, const pxr_tensor *x, const pxr_linear_weights *layer,
                             pxr_activation activation, const pxr_tensor *residual, pxr_error *error);
 
-/** out[i] = x layers[i]^T + bias for each of `count` layers: pxr_linears. */
+/** out[i] = x layers[i]^T + bias for each of `count` layers, with what stands around them (or NULL): pxr_linears. */
 pxr_status pxr_linear_layers(const pxr_tensor *const *out, const pxr_tensor *x, const pxr_linear_weights *const *layers,
-                             int64_t count, pxr_error *error);
+                             int64_t count, const pxr_rms_norm_args *norm, const pxr_silu_mul_args *silu_mul,
+                             pxr_error *error);
 
 #endif

@@ -173,21 +173,6 @@ pxr_status pxr_check_linear(const pxr_linear_args *args, pxr_device **device, px
     return PXR_OK;
 }
 
-pxr_status pxr_check_linears(const pxr_linears_args *args, pxr_device **device, pxr_error *error)
-{
-    if (args->count < 1 || args->count > PXR_LINEARS_MAX)
-        return pxr_fail(error, PXR_ERROR_ARGUMENT, "linears: %lld products, expected 1 to %d", (long long)args->count,
-                        (int)PXR_LINEARS_MAX);
-    for (int64_t i = 0; i < args->count; i++) {
-        if (args->each[i].x != args->each->x)
-            return pxr_fail(error, PXR_ERROR_ARGUMENT, "linears: product %lld is of another x", (long long)i + 1);
-        const pxr_status status = pxr_check_linear(&args->each[i], device, error);
-        if (status != PXR_OK)
-            return args->count > 1 ? pxr_error_prefix(error, "product %lld", (long long)i + 1) : status;
-    }
-    return PXR_OK;
-}
-
 static pxr_status check_epsilon(const char *op, float epsilon, pxr_error *error)
 {
     if (epsilon >= 0.0f) return PXR_OK;
@@ -386,6 +371,38 @@ pxr_status pxr_check_silu_mul(const pxr_silu_mul_args *args, pxr_device **device
                          {"out", args->out, activations(args->out), ROWS_DENSE, 2, {{"n", rows}, {"F", width}}},
                          {"gate", args->gate, activations(args->gate), ROWS_DENSE, 2, {{"n", rows}, {"F", width}}},
                          {"up", args->up, activations(args->up), ROWS_DENSE, 2, {{"n", rows}, {"F", width}}});
+}
+
+/* What stands around the products of linears. */
+static pxr_status check_around(const pxr_linears_args *args, pxr_error *error)
+{
+    pxr_device *device = NULL;
+    pxr_status status = PXR_OK;
+    if (args->norm) {
+        status = pxr_check_rms_norm(args->norm, &device, error);
+        if (status == PXR_OK && args->norm->out != args->each->x)
+            return pxr_fail(error, PXR_ERROR_ARGUMENT, "linears: what the norm gives is not the products' x");
+    }
+    if (status != PXR_OK || !args->silu_mul) return status;
+    if (args->count != 2 || args->silu_mul->gate != args->each[0].out || args->silu_mul->up != args->each[1].out)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "linears: silu_mul is of what two products give, there are %lld",
+                        (long long)args->count);
+    return pxr_check_silu_mul(args->silu_mul, &device, error);
+}
+
+pxr_status pxr_check_linears(const pxr_linears_args *args, pxr_device **device, pxr_error *error)
+{
+    if (args->count < 1 || args->count > PXR_LINEARS_MAX)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "linears: %lld products, expected 1 to %d", (long long)args->count,
+                        (int)PXR_LINEARS_MAX);
+    for (int64_t i = 0; i < args->count; i++) {
+        if (args->each[i].x != args->each->x)
+            return pxr_fail(error, PXR_ERROR_ARGUMENT, "linears: product %lld is of another x", (long long)i + 1);
+        const pxr_status status = pxr_check_linear(&args->each[i], device, error);
+        if (status != PXR_OK)
+            return args->count > 1 ? pxr_error_prefix(error, "product %lld", (long long)i + 1) : status;
+    }
+    return check_around(args, error);
 }
 
 pxr_status pxr_check_embedding(const pxr_embedding_args *args, pxr_device **device, pxr_error *error)

@@ -51,14 +51,6 @@ typedef struct pxr_linear_args {
     pxr_activation activation;
 } pxr_linear_args;
 
-/* Several products of the same rows (queries, keys and values), each to the bit what linear gives. What can be done once
- * is: rows are rounded, and where they are few the weights are read in one go. No `out` is another's residual. */
-enum { PXR_LINEARS_MAX = 4 };
-typedef struct pxr_linears_args {
-    const pxr_linear_args *each; /* [count], of one and the same x */
-    int64_t count;               /* 1 .. PXR_LINEARS_MAX */
-} pxr_linears_args;
-
 /* Rows of `x` normalised to mean 0 and variance 1 (biased), times weight, plus bias. `out` may be `x`. */
 typedef struct pxr_layer_norm_args {
     const pxr_tensor *out;    /* [n,D] activations, rows dense */
@@ -137,6 +129,18 @@ typedef struct pxr_attention_weights_args {
 typedef struct pxr_silu_mul_args {
     const pxr_tensor *out, *gate, *up; /* [n,F] activations, rows dense */
 } pxr_silu_mul_args;
+
+/* Several products of the same rows (queries, keys and values), each to the bit what linear gives, and what stands around
+ * them in a layer. What can be done once is: rows are rounded, and where they are few the weights are read in one go. No
+ * `out` is another's residual. What only passes something on (x behind a norm, gate and up before silu_mul) a device may
+ * leave unwritten. */
+enum { PXR_LINEARS_MAX = 4 };
+typedef struct pxr_linears_args {
+    const pxr_linear_args *each;       /* [count], of one and the same x */
+    int64_t count;                     /* 1 .. PXR_LINEARS_MAX */
+    const pxr_rms_norm_args *norm;     /* done first, or NULL: its `out` is x */
+    const pxr_silu_mul_args *silu_mul; /* done last, or NULL: of two products, whose `out`s are its gate and up */
+} pxr_linears_args;
 
 /* Row ids[i] of the table, widened to float32, becomes row i of `out`. */
 typedef struct pxr_embedding_args {

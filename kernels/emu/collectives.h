@@ -166,4 +166,13 @@ template <int N> inline void cp_async_wait()
     pxr_emu::async_wait(N);
 }
 
+inline void wait_for_previous_kernel()
+{
+    pxr_emu::wait_for_previous();
+}
+
+inline void let_next_kernel_begin()
+{
+}
+
 #endif

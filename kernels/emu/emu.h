@@ -33,7 +33,10 @@
 #define GPU_DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(pxr_emu::machine.dynamic_shared)
 
 #define GPU_LAUNCH(kernel, grid, block, smem, stream, ...)                                                             \
-    pxr_emu::launch(#kernel, kernel, grid, block, smem, stream, __VA_ARGS__)
+    pxr_emu::launch(#kernel, false, kernel, grid, block, smem, stream, __VA_ARGS__)
+/* Always early: `early` is what a real card can do. */
+#define GPU_LAUNCH_EARLY(kernel, early, grid, block, smem, stream, ...)                                                \
+    ((void)(early), pxr_emu::launch(#kernel, true, kernel, grid, block, smem, stream, __VA_ARGS__))
 
 #include "emu/machine.h"
 

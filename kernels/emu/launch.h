@@ -27,9 +27,9 @@ template <class T> inline void check_argument(const char *name, int argument, co
     (void)name, (void)argument, (void)value;
 }
 
-/* Arguments are copied at the launch, as a driver does it. */
+/* Arguments are copied at the launch, as a driver does it. `early`: the kernel may begin before the one before it ends. */
 template <class... P, class... A>
-cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes,
+cudaError_t launch(const char *name, bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes,
                    cudaStream_t stream, A &&...given)
 {
     typedef std::tuple<std::decay_t<P>...> Arguments;
@@ -42,7 +42,7 @@ cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block
             (check_argument(name, ++argument, values), ...);
         },
         arguments);
-    submit(stream, [=] {
+    const auto run = [=] {
         struct Call {
             void (*kernel)(P...);
             const Arguments *arguments;
@@ -51,8 +51,9 @@ cudaError_t launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block
             const Call *c = (const Call *)context;
             std::apply(c->kernel, *c->arguments);
         };
-        run_grid(name, grid, block, dynamic_bytes, body, &call);
-    });
+        run_grid(name, early, grid, block, dynamic_bytes, body, &call);
+    };
+    submit(stream, run, true, early);
     return report(cudaSuccess);
 }
 

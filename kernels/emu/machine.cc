@@ -4,6 +4,7 @@
 #include "emu/sanitizers.h"
 #include "emu/shared_memory.h"
 
+#include <memory>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,9 +24,12 @@ constexpr size_t STACK_BYTES = 256 << 10, GUARD_BYTES = 4 << 10;
 constexpr long MAX_POLLS = 50 * 1000 * 1000; /* without any thread having something else to do */
 
 /* The fibers of a block, made when first needed and kept: under ThreadSanitizer two sets that take turns. */
-constexpr size_t SETS = UNDER_TSAN ? 2 : 1;
-Fiber fibers[SETS][MAX_THREADS];
-char launch_order, end_order; /* addresses for ThreadSanitizer: host before threads, threads before host */
+constexpr size_t SETS = UNDER_TSAN ? 2 : 1, LEVELS = 2;
+Fiber fibers[LEVELS][SETS][MAX_THREADS];
+size_t level;                          /* 1 while a kernel runs within one that began before it */
+const std::function<void()> *previous; /* the kernel that the one running waits for, not begun */
+/* Addresses for ThreadSanitizer: host before threads, threads before host, threads before those that wait for them. */
+char launch_order, end_order, previous_order;
 
 } /* namespace */
 
@@ -210,6 +214,48 @@ PXR_EMU_UNCHECKED void poll(Site site)
     run_others();
 }
 
+/* ---- kernels that begin early ---------------------------------------------------------------------------------- */
+
+/* Runs the kernel before on the second level; the current fiber is its host. */
+PXR_EMU_UNCHECKED static void run_previous()
+{
+    const std::function<void()> *before = previous;
+    Fiber *self = machine.current;
+    previous = nullptr;
+    ignore_begin(); /* the fibers of this kernel read the machine, too */
+    const std::unique_ptr<Machine> own(new Machine(machine));
+    const SharedMemory own_memory = keep_shared_memory();
+    machine.host.stack = self->stack;
+    machine.host.stack_bytes = self->stack_bytes;
+    machine.host.tsan = self->tsan;
+    level++;
+    (*before)();
+    level--;
+    own->fault = machine.fault;
+    memcpy(own->message, machine.message, sizeof own->message);
+    machine = *own;
+    return_shared_memory(own_memory);
+    ignore_end();
+    order_release(&previous_order);
+}
+
+PXR_EMU_UNCHECKED void wait_for_previous()
+{
+    machine.current->waited = true;
+    if (previous) run_previous();
+    if (machine.fault != cudaSuccess) switch_to(&machine.host); /* nobody comes back: the device is dead */
+    order_acquire(&previous_order);
+}
+
+void run_early(const std::function<void()> &before, const std::function<void()> &early)
+{
+    previous = &before;
+    early();
+    if (!previous) return;
+    previous = nullptr; /* the early one could not be run */
+    before();
+}
+
 /* ---- threads, blocks, grids ------------------------------------------------------------------------------------ */
 
 /* What a fiber does for ever: the kernel's body for one thread after the other. */
@@ -223,6 +269,8 @@ PXR_EMU_UNCHECKED static void fiber_main()
         machine.body(machine.context);
         if (machine.blocks_left < SETS) order_release(&end_order);
         Block *block = self->block;
+        if (machine.early && !self->waited)
+            fault({nullptr, 0}, "a thread returns without having waited for the kernel before");
         if (!self->copies.empty()) fault({nullptr, 0}, "a thread returns before its cp_async copies are waited for");
         self->state = State::DONE;
         machine.alive--;
@@ -274,7 +322,7 @@ static bool prepare_block(size_t number, size_t set_number)
 {
     const dim3 grid = machine.grid, shape = machine.block;
     const int count = (int)(shape.x * shape.y * shape.z);
-    Fiber *set = fibers[set_number];
+    Fiber *set = fibers[level][set_number];
     Block *block = &machine.current_block;
     memset((void *)block, 0, sizeof *block);
     block->index = make_uint3((unsigned)(number % grid.x), (unsigned)(number / grid.x % grid.y),
@@ -290,11 +338,13 @@ static bool prepare_block(size_t number, size_t set_number)
         f->lane = t % WARP;
         f->warp = t / WARP;
         f->state = State::READY;
+        f->waited = false;
         f->group = 0;
         block->warps[f->warp].live |= 1u << f->lane;
     }
     make_ring(set, count, number);
-    return begin_shared_memory(set_number, machine.dynamic_bytes, &machine.dynamic_shared, &block->order);
+    return begin_shared_memory(level * SETS + set_number, machine.dynamic_bytes, &machine.dynamic_shared,
+                               &block->order);
 }
 
 /* Runs block `number` of the grid as the launch's `turn`-th. */
@@ -322,9 +372,10 @@ static void adopt_host()
     machine.host.tsan = current_tsan_fiber();
 }
 
-cudaError_t run_grid(const char *kernel, dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(void *),
+cudaError_t run_grid(const char *kernel, bool early, dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(void *),
                      void *context)
 {
+    static uint64_t launches;
     if (machine.fault != cudaSuccess) return machine.fault;
     static pthread_t adopted;
     if (!machine.host.stack || !pthread_equal(adopted, pthread_self())) {
@@ -336,10 +387,11 @@ cudaError_t run_grid(const char *kernel, dim3 grid, dim3 block, size_t dynamic_b
     machine.grid = grid;
     machine.block = block;
     machine.kernel = kernel;
+    machine.early = early;
     machine.body = body;
     machine.context = context;
     machine.dynamic_bytes = dynamic_bytes;
-    machine.launch++;
+    machine.launch = ++launches;
     order_release(&launch_order);
     const size_t blocks = (size_t)grid.x * grid.y * grid.z;
     cudaError_t status = cudaSuccess;

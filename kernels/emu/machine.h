@@ -11,11 +11,15 @@
  * Under ThreadSanitizer each thread is a fiber of its own to it, and only what orders memory on a GPU does so here:
  * launches, __syncthreads, __syncwarp, acquire and release. Two sets of fibers take turns, so that blocks are not
  * ordered among themselves either.
+ *
+ * A kernel that begins early runs until its first thread waits for the kernel before; that one runs then, on fibers of a
+ * second level, and the first goes on. Where it reads what the other writes before it waits, it reads what was there.
  */
 #ifndef PXR_EMU_MACHINE_H
 #define PXR_EMU_MACHINE_H
 
 #include <cuda_runtime_api.h>
+#include <functional>
 #include <stddef.h>
 #include <stdint.h>
 #include <vector_functions.h>
@@ -66,7 +70,8 @@ struct Fiber {
     uint3 thread; /* threadIdx */
     int lane, warp;
     State state;
-    Site site; /* where it waits */
+    bool waited; /* for the kernel before */
+    Site site;   /* where it waits */
     std::vector<AsyncCopy> copies;
     int group;       /* groups of copies committed so far */
     uint64_t launch; /* that it ran in last */
@@ -100,6 +105,7 @@ struct Block {
 struct Machine {
     dim3 grid, block; /* of the launch */
     const char *kernel;
+    bool early;                  /* each thread must wait for the kernel before */
     void (*body)(void *context); /* runs the kernel for the current fiber */
     void *context;
     Block current_block;
@@ -118,8 +124,14 @@ struct Machine {
 extern Machine machine;
 
 /* Runs a kernel on the whole grid; `body(context)` is called once a thread, on its fiber. */
-cudaError_t run_grid(const char *kernel, dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(void *),
+cudaError_t run_grid(const char *kernel, bool early, dim3 grid, dim3 block, size_t dynamic_bytes, void (*body)(void *),
                      void *context);
+
+/* Runs two launches, of which the second begins before the first. */
+void run_early(const std::function<void()> &before, const std::function<void()> &early);
+
+/* What the kernel before wrote is there for the current thread. */
+void wait_for_previous();
 
 /* Ends the launch and kills the device. Called on a fiber, with the place in the kernel. */
 [[noreturn]] void fault(Site site, const char *format, ...) __attribute__((format(printf, 2, 3)));

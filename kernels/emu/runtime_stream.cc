@@ -149,9 +149,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream)
 {
     const SharedGraph graph = *(const SharedGraph *)executable;
-    submit(stream, [graph] {
-        for (const Work &work : *graph) work();
-    });
+    submit(stream, [graph] { run_graph(*graph); });
     return report(cudaSuccess);
 }
 

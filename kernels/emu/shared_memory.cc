@@ -1,6 +1,6 @@
 /* Shared memory of the emulated blocks; see shared_memory.h.
  *
- * Each of the two sets of fibers has its pages. ThreadSanitizer must forget what earlier blocks did there, which fresh
+ * Each set of fibers has its pages. ThreadSanitizer must forget what earlier blocks did there, which fresh
  * pages make it do; other builds keep the pages.
  */
 #include "emu/shared_memory.h"
@@ -17,21 +17,13 @@ namespace pxr_emu
 namespace
 {
 
-constexpr size_t ALIGNMENT = 128, RED_ZONE = 128, MAX_ARRAYS = 32;
-constexpr size_t STATIC_BYTES = STATIC_SHARED_LIMIT + MAX_ARRAYS * (ALIGNMENT + RED_ZONE);
+constexpr size_t ALIGNMENT = 128, RED_ZONE = 128;
+constexpr size_t STATIC_BYTES = STATIC_SHARED_LIMIT + MAX_SHARED_ARRAYS * (ALIGNMENT + RED_ZONE);
 constexpr size_t ORDER_BYTES = (1 + MAX_THREADS / WARP) * sizeof(int64_t);
 constexpr size_t BYTES = STATIC_BYTES + DYNAMIC_SHARED_LIMIT + RED_ZONE + ORDER_BYTES;
 
-unsigned char *pages[2];
-
-struct {
-    unsigned char *memory;        /* BYTES: static arrays, the dynamic part, addresses of order */
-    size_t used, arrays, counted; /* of the static arrays: bytes with gaps, number, bytes without gaps */
-    struct {
-        const void *id;
-        void *memory;
-    } array[MAX_ARRAYS];
-} shared;
+unsigned char *pages[4];
+SharedMemory shared;
 
 } /* namespace */
 
@@ -61,12 +53,22 @@ void end_shared_memory()
     permit(shared.memory, BYTES);
 }
 
+SharedMemory keep_shared_memory()
+{
+    return shared;
+}
+
+void return_shared_memory(const SharedMemory &kept)
+{
+    shared = kept;
+}
+
 PXR_EMU_UNCHECKED void *static_shared(const void *id, size_t bytes)
 {
     for (size_t i = 0; i < shared.arrays; i++)
         if (shared.array[i].id == id) return shared.array[i].memory;
     shared.counted += bytes;
-    if (shared.arrays == MAX_ARRAYS || shared.counted > STATIC_SHARED_LIMIT)
+    if (shared.arrays == MAX_SHARED_ARRAYS || shared.counted > STATIC_SHARED_LIMIT)
         fault({nullptr, 0}, "%zu bytes of static shared memory (at most %zu)", shared.counted, STATIC_SHARED_LIMIT);
     unsigned char *memory = shared.memory + shared.used;
     shared.array[shared.arrays++] = {id, memory};

@@ -3,6 +3,9 @@
  * Work is done when it is asked for; with PIXELREFER_EMU_LAZY=1 only when somebody waits for it, and then no more than he
  * waits for: a missing wait, or a staging buffer that is reused too early, shows in the values. While a stream
  * captures, its work becomes a graph.
+ *
+ * A kernel that was launched early begins before the kernel that it follows wherever that one is not done yet: in graphs
+ * and in lazy streams (every second pair of neighbours, by turns).
  */
 #ifndef PXR_EMU_STREAM_H
 #define PXR_EMU_STREAM_H
@@ -19,7 +22,10 @@
 namespace pxr_emu
 {
 
-typedef std::function<void()> Work;
+struct Work {
+    std::function<void()> run;
+    bool is_kernel, is_early;
+};
 typedef std::vector<Work> Graph;
 
 struct Stream {
@@ -48,17 +54,20 @@ bool lazy();
 /* Does the stream's work up to and with piece number `ticket`. */
 void advance(Stream *stream, uint64_t ticket);
 
+/* Does one piece of work after the other. */
+void run_graph(const Graph &graph);
+
 /* Does, queues or captures `work`. */
-template <class F> void submit(cudaStream_t handle, const F &work)
+template <class F> void submit(cudaStream_t handle, const F &work, bool is_kernel = false, bool is_early = false)
 {
     Stream *stream = stream_of(handle);
     if (stream->capturing) {
-        stream->captured.push_back(Work(work));
+        stream->captured.push_back({work, is_kernel, is_early});
         return;
     }
     stream->submitted++;
     if (lazy()) {
-        stream->queue.push_back(Work(work));
+        stream->queue.push_back({work, is_kernel, is_early});
         return;
     }
     const OpenMemory open;

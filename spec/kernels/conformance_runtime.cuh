@@ -30,6 +30,47 @@ static void test_graph()
     EXPECT_CUDA(cudaStreamDestroy(stream));
 }
 
+__global__ void add_early(float *x, const float *y, int n)
+{
+    const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    let_next_kernel_begin();
+    wait_for_previous_kernel();
+    if (i < n) x[i] += y[i];
+}
+
+/* Kernels that begin early, each of which adds what the one before has made: as they are, and in a graph. */
+static void test_early_launches()
+{
+    enum { COUNT = 300, BLOCKS = 3 };
+    int major;
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    cudaGraphExec_t executable;
+    const Buffer<float> x(std::vector<float>(COUNT, 1.0f)), y(std::vector<float>(COUNT, 1.0f));
+    EXPECT_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+    EXPECT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    const auto fibonacci =
+        [&] { /* (x, y) becomes (x + y, x + 2 y), twice */
+              for (int i = 0; i < 2; i++) {
+                  EXPECT_CUDA(GPU_LAUNCH_EARLY(add_early, major >= 9, BLOCKS, 128, 0, stream, x.data, y.data, COUNT));
+                  EXPECT_CUDA(GPU_LAUNCH_EARLY(add_early, major >= 9, BLOCKS, 128, 0, stream, y.data, x.data, COUNT));
+              }
+        };
+    EXPECT_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    EXPECT_CUDA(GPU_LAUNCH(add, BLOCKS, 128, 0, stream, x.data, 0.0f, COUNT));
+    fibonacci();
+    EXPECT_CUDA(cudaStreamEndCapture(stream, &graph));
+    EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+    fibonacci();
+    for (int i = 0; i < 3; i++) EXPECT_CUDA(cudaGraphLaunch(executable, stream));
+    EXPECT_CUDA(cudaStreamSynchronize(stream));
+    report("early launches",
+           x.values() == std::vector<float>(COUNT, 1597.0f) && y.values() == std::vector<float>(COUNT, 2584.0f));
+    EXPECT_CUDA(cudaGraphExecDestroy(executable));
+    EXPECT_CUDA(cudaGraphDestroy(graph));
+    EXPECT_CUDA(cudaStreamDestroy(stream));
+}
+
 /* One stream fills, the other waits for the event and goes on; the host waits for the second. */
 static void test_streams()
 {
@@ -101,6 +142,7 @@ static void test_device()
 static void test_runtime()
 {
     test_graph();
+    test_early_launches();
     test_streams();
     test_copy_2d();
     test_refusals();

@@ -85,6 +85,20 @@ template <bool PLANTED> __global__ void unordered_blocks(float *out, float *part
     out[threadIdx.x] = threadIdx.x == 0 ? sum - 6.0f + (float)(THREADS - 1) : (float)(THREADS - 1 - threadIdx.x);
 }
 
+/* Launched early behind the kernel that fills `in`. */
+template <bool PLANTED> __global__ void read_before_wait(float *out, const float *in)
+{
+    const float early = PLANTED ? in[threadIdx.x] : 0;
+    wait_for_previous_kernel();
+    out[threadIdx.x] = PLANTED ? early : in[threadIdx.x];
+}
+
+template <bool PLANTED> __global__ void no_wait(float *out)
+{
+    if (!PLANTED || threadIdx.x != 7) wait_for_previous_kernel();
+    out[threadIdx.x] = (float)(THREADS - 1 - threadIdx.x);
+}
+
 __global__ void fill_descending(float *out)
 {
     out[threadIdx.x] = (float)(THREADS - 1 - threadIdx.x);
@@ -153,6 +167,20 @@ template <bool PLANTED> static bool host_of_missing_stream_wait(Buffer<float> &o
     return fine;
 }
 
+template <bool PLANTED> static bool host_of_read_before_wait(Buffer<float> &out)
+{
+    Buffer<float> between(THREADS);
+    cudaError_t result = GPU_LAUNCH(fill_descending, 1, THREADS, 0, nullptr, between.data);
+    if (result == cudaSuccess)
+        result = GPU_LAUNCH_EARLY(read_before_wait<PLANTED>, true, 1, THREADS, 0, nullptr, out.data, between.data);
+    return done(result);
+}
+
+template <bool PLANTED> static bool host_of_no_wait(Buffer<float> &out)
+{
+    return done(GPU_LAUNCH_EARLY(no_wait<PLANTED>, true, 1, THREADS, 0, nullptr, out.data));
+}
+
 template <bool PLANTED> static bool host_of_staging_reused(Buffer<float> &out)
 {
     float *staging;
@@ -197,10 +225,20 @@ template <bool PLANTED> static bool host_of_too_much_shared_memory(Buffer<float>
 static const struct {
     const char *name;
     Host planted, mended;
-} defects[] = {DEFECT(missing_barrier),       DEFECT(static_index),           DEFECT(dynamic_index),
-               DEFECT(copy_not_waited_for),   DEFECT(missing_lane),           DEFECT(different_barriers),
-               DEFECT(unaligned_store),       DEFECT(unordered_blocks),       DEFECT(missing_stream_wait),
-               DEFECT(staging_reused),        DEFECT(host_pointer_in_kernel), DEFECT(device_pointer_on_host),
+} defects[] = {DEFECT(missing_barrier),
+               DEFECT(static_index),
+               DEFECT(dynamic_index),
+               DEFECT(copy_not_waited_for),
+               DEFECT(missing_lane),
+               DEFECT(different_barriers),
+               DEFECT(unaligned_store),
+               DEFECT(unordered_blocks),
+               DEFECT(missing_stream_wait),
+               DEFECT(read_before_wait),
+               DEFECT(no_wait),
+               DEFECT(staging_reused),
+               DEFECT(host_pointer_in_kernel),
+               DEFECT(device_pointer_on_host),
                DEFECT(too_much_shared_memory)};
 
 int main(int count, char **words)

@@ -92,6 +92,70 @@ describe("fused ops", function()
         end)
     end)
 
+    describe("normed_linears", function()
+        --- The same op by op.
+        local function composed(x, weight, gated, products)
+            local found = { core.linears(core.rms_norm(x, weight, 1e-6), unpack(products)) }
+            return gated and { core.silu_mul(found[1], found[2]) } or found
+        end
+
+        local function compare(check, rows, depth, dtype)
+            for _, gated in ipairs { false, true } do
+                local x, weight = uniform { rows, depth }, uniform({ depth }, dtype)
+                local products = {
+                    { weight = uniform({ 70, depth }, dtype), bias = uniform({ 70 }, dtype) },
+                    { weight = uniform({ 70, depth }, dtype) },
+                    not gated and { weight = uniform({ 3, depth }, dtype), residual = uniform { rows, 3 } } or nil,
+                }
+                local expected = composed(x, weight, gated, products)
+                local found = { core.normed_linears(x, weight, 1e-6, gated, unpack(products)) }
+                assert.equal(#expected, #found)
+                for i = 1, #expected do
+                    local what = ("%d rows of %d, %s, product %d"):format(rows, depth, dtype, i)
+                    check(expected[i], found[i], gated and what .. ", gated" or what)
+                end
+            end
+        end
+
+        it("are to the bit what the ops give one by one", function()
+            for _, dtype in ipairs(FLOATS) do
+                for _, rows in ipairs { 0, 1, 2, 5, 20 } do
+                    compare(assert_same_bits, rows, 192, dtype)
+                    compare(assert_same_bits, rows, 35, dtype)
+                end
+            end
+        end)
+
+        it("round in bf16 as the ops do, done in one launch or not", function()
+            if device.is_cpu then return end
+            local before = core.compute(device.name)
+            core.compute(device.name, "bf16")
+            for _, dtype in ipairs(FLOATS) do
+                for rows = 0, 3 do
+                    for _, depth in ipairs { 8, 192, 1032, 35 } do
+                        compare(function(expected, found, what)
+                            assert_close(flat(expected), found, 1e-5, what)
+                        end, rows, depth, dtype)
+                    end
+                end
+            end
+            core.compute(device.name, before)
+        end)
+
+        it("say what does not fit", function()
+            local x, w = uniform { 2, 48 }, { weight = uniform { 5, 48 } }
+            local function with(norm, gated, ...)
+                local products = { ... }
+                return function() core.normed_linears(x, norm, 1e-6, gated, unpack(products)) end
+            end
+            local norm = uniform { 48 }
+            assert.error_matches(with(uniform { 47 }, false, w), "rms_norm: weight is %[47%] float32, expected %[48%]")
+            assert.error_matches(with(norm, false), "linears: 0 products")
+            assert.error_matches(with(norm, true, w), "silu_mul is of what two products give, there are 1")
+            assert.error_matches(with(norm, true, w, { weight = uniform { 4, 48 } }), "silu_mul: up is %[2x4%]")
+        end)
+    end)
+
     describe("linear", function()
         local shapes = {
             { 1, 1, 1 }, { 0, 5, 7 }, { 3, 0, 4 }, { 2, 3, 0 }, { 7, 5, 17 }, { 13, 67, 33 }, { 40, 131, 50 },
