@@ -201,6 +201,13 @@ gpu: all ## on a machine with a GPU: correctness and speed of the CUDA backend (
 		cuda $(BUILD)/kernels/conformance.cuda)
 	@$(run_lua) spec/gpu.lua $(or $(DEVICE),cuda)
 
+# Then `make cuda` again. With DEVICE=emu a dry run, which leaves the file alone.
+plans: all ## on a machine with a GPU: find out which of cuBLASLt's proposals is fastest (kernels/linear_plans.h)
+	@$(MAKE) --no-print-directory $(or $(DEVICE),cuda)
+	@$(if $(filter emu,$(DEVICE)),cp kernels/linear_plans.h $(BUILD)/linear_plans.h)
+	@$(run_lua) spec/bench/plans.lua $(or $(DEVICE),cuda) \
+		$(if $(filter emu,$(DEVICE)),$(BUILD)/linear_plans.h 128,kernels/linear_plans.h)
+
 # The small models are asked about scenes that nobody has seen; another SEED draws others.
 accuracy: all ## count right answers of small models on fresh scenes (SEED=n MODELS="dir dir")
 	@$(run_lua) examples/shapes/accuracy.lua $(or $(MODELS),$(wildcard examples/models/*)) $(if $(SEED),--seed $(SEED))
@@ -248,4 +255,4 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
 -include $(OBJECTS:.o=.d) $(CUDA_OBJECTS:.o=.d) $(EMU_OBJECTS:.o=.d)
-.PHONY: all emu cuda gpu deps demo test check check-long parity accuracy bench bench-peers lint format docs fuzz install clean help
+.PHONY: all emu cuda gpu plans deps demo test check check-long parity accuracy bench bench-peers lint format docs fuzz install clean help

@@ -44,6 +44,8 @@ struct pxr_gpu {
     pxr_gpu_lt_choices *choices; /* algorithms by problem; linear_lt.cu */
     int ordinal;
     int processors;   /* streaming multiprocessors */
+    int capability;   /* 90 is 9.0 */
+    int proposal;     /* PIXELREFER_CUDA_PROPOSAL: which of cuBLASLt's to take in place of linear_plans.h; -1: none */
     bool early;       /* kernels can begin before the ones before them end (GPU_LAUNCH_EARLY) */
     bool synchronous; /* PIXELREFER_CUDA_SYNC=1: wait after each op, so that an error names the op it came from */
     bool dead;        /* an error that no later call can survive */

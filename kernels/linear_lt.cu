@@ -1,13 +1,14 @@
 /* linear by cuBLASLt: bfloat16 or float16 operands, float32 sums, results in float32 or bfloat16.
  *
- * Weights are read as they lie, and so are activations of their type; others are rounded to it into scratch memory, where
- * float16 ones beyond its range become its largest number. The algorithm is the first that the library's heuristic proposes for the
- * sizes, so the same library and card give the same bits; nothing is timed.
+ * Weights are read as they lie, and so are activations of their type; others are rounded to it into scratch memory,
+ * where float16 ones beyond its range become its largest number. The algorithm is one that the library's heuristic
+ * proposes for the sizes: the first, or the one that linear_plans.h names. Nothing is timed.
  *
  * Row-major out [rows,columns] is column-major [columns,rows]: the library sees out = weight^T x with weight
  * [depth,columns] and x [depth,rows].
  */
 #include "linear.cuh"
+#include "linear_plans.h"
 
 #include "core/memory.h"
 
@@ -67,7 +68,8 @@ struct lt_problem {
     int rows, columns, depth;
     cublasLtEpilogue_t epilogue;
     cudaDataType_t type, out_type;
-    int adds; /* to a residual */
+    int adds;     /* to a residual */
+    int proposal; /* of the library's, from 0 */
     int64_t weight_stride, x_stride, residual_stride, out_stride;
     uint32_t alignment[4]; /* bytes, of weight, x, residual, out */
 };
@@ -142,7 +144,8 @@ static cublasStatus_t ask_heuristic(cublasLtHandle_t lt, lt_product *p, cublasLt
                                                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                                                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
                                                                 CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    cublasLtMatmulHeuristicResult_t found;
+    enum { PROPOSALS = 8 };
+    cublasLtMatmulHeuristicResult_t found[PROPOSALS];
     int count = 0;
     cublasStatus_t status = cublasLtMatmulPreferenceCreate(&p->preference);
     THEN(cublasLtMatmulPreferenceSetAttribute(p->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
@@ -151,9 +154,11 @@ static cublasStatus_t ask_heuristic(cublasLtHandle_t lt, lt_product *p, cublasLt
         THEN(cublasLtMatmulPreferenceSetAttribute(p->preference, alignments[i], &p->problem.alignment[i],
                                                   sizeof p->problem.alignment[i]));
     THEN(cublasLtMatmulAlgoGetHeuristic(lt, p->descriptor, p->weight_layout, p->x_layout, p->residual_layout,
-                                        p->out_layout, p->preference, 1, &found, &count));
+                                        p->out_layout, p->preference,
+                                        p->problem.proposal < PROPOSALS ? p->problem.proposal + 1 : PROPOSALS, found,
+                                        &count));
     if (status == CUBLAS_STATUS_SUCCESS && count == 0) status = CUBLAS_STATUS_NOT_SUPPORTED;
-    if (status == CUBLAS_STATUS_SUCCESS) *algorithm = found.algo;
+    if (status == CUBLAS_STATUS_SUCCESS) *algorithm = found[count - 1].algo; /* the last there is */
     return status;
 }
 
@@ -226,10 +231,22 @@ static cublasLtEpilogue_t epilogue_of(const pxr_gpu_linear_job *job)
     return job->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
+static int proposal_for(const pxr_gpu *gpu, const pxr_gpu_linear_job *job)
+{
+    if (gpu->proposal >= 0) return gpu->proposal;
+    for (const pxr_gpu_plan *plan = pxr_gpu_plans; plan->card; plan++)
+        if (plan->card == gpu->capability && plan->columns == job->columns && plan->depth == job->depth &&
+            job->rows <= plan->rows && job->rows > plan->rows / 2)
+            return plan->proposal;
+    return 0;
+}
+
 /* All of the problem's bytes are set, as choices are compared by them. */
-static void pose(lt_problem *problem, const pxr_gpu_linear_job *job, bool fused, const void *x, int64_t x_stride)
+static void pose(lt_problem *problem, const pxr_gpu *gpu, const pxr_gpu_linear_job *job, bool fused, const void *x,
+                 int64_t x_stride)
 {
     memset(problem, 0, sizeof *problem);
+    problem->proposal = proposal_for(gpu, job);
     problem->rows = job->rows;
     problem->columns = job->columns;
     problem->depth = job->depth;
@@ -259,7 +276,7 @@ static pxr_status compute(pxr_device *device, const pxr_gpu_linear_job *job, boo
                           bool *lacks, pxr_error *error)
 {
     lt_product product = {};
-    pose(&product.problem, job, fused, operands->x, operands->x_stride);
+    pose(&product.problem, pxr_gpu_of(device), job, fused, operands->x, operands->x_stride);
     product.weight = job->weight;
     product.x = operands->x;
     product.residual = product.problem.adds ? job->residual : job->out;

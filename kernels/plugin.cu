@@ -306,6 +306,19 @@ static pxr_status choose_compute(pxr_compute *compute, pxr_error *error)
     return PXR_OK;
 }
 
+/* -1 where nothing is said. */
+static pxr_status choose_proposal(int *proposal, pxr_error *error)
+{
+    const char *wanted = getenv("PIXELREFER_CUDA_PROPOSAL");
+    *proposal = -1;
+    if (!wanted || !*wanted) return PXR_OK;
+    if (strlen(wanted) > 2 || wanted[strspn(wanted, "0123456789")])
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "PIXELREFER_CUDA_PROPOSAL is \"%s\", expected a number from 0 to 99",
+                        wanted);
+    *proposal = (int)strtol(wanted, NULL, 10);
+    return PXR_OK;
+}
+
 static cudaError_t create(pxr_gpu *gpu, int ordinal)
 {
     cudaError_t result = cudaSetDevice(ordinal);
@@ -314,16 +327,19 @@ static cudaError_t create(pxr_gpu *gpu, int ordinal)
         result = cudaEventCreateWithFlags(&gpu->staging[i].done, cudaEventDisableTiming);
     if (result == cudaSuccess)
         result = cudaDeviceGetAttribute(&gpu->processors, cudaDevAttrMultiProcessorCount, ordinal);
-    int major = 0;
+    int major = 0, minor = 0;
     if (result == cudaSuccess) result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
+    if (result == cudaSuccess) result = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal);
+    gpu->capability = 10 * major + minor;
     gpu->early = major >= 9;
     return result;
 }
 
 static pxr_status open_device(pxr_device *device, int ordinal, pxr_error *error)
 {
-    int count = 0;
-    const pxr_status status = choose_compute(&device->compute, error);
+    int count = 0, proposal;
+    pxr_status status = choose_compute(&device->compute, error);
+    if (status == PXR_OK) status = choose_proposal(&proposal, error);
     if (status != PXR_OK) return status;
     const cudaError_t found = cudaGetDeviceCount(&count);
     if (found != cudaSuccess) return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "%s", cudaGetErrorString(found));
@@ -341,6 +357,7 @@ static pxr_status open_device(pxr_device *device, int ordinal, pxr_error *error)
     }
     gpu->ordinal = ordinal;
     gpu->synchronous = is_set("PIXELREFER_CUDA_SYNC");
+    gpu->proposal = proposal;
     opened++;
     snprintf(device->name, sizeof device->name, ordinal ? PLUGIN_NAME ":%d" : PLUGIN_NAME, ordinal);
     device->ordinal = ordinal;

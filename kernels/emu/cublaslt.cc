@@ -333,15 +333,18 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatmulHeuristicResult_t *results, int *found)
 {
     const Preference *preference = (const Preference *)preference_handle;
+    enum { PROPOSALS = 3 /* all the same */ };
     *found = 0;
     if (wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
     Algorithm algorithm = {preference->workspace, {}};
     memcpy(algorithm.alignment, preference->alignment, sizeof algorithm.alignment);
-    memset((void *)results, 0, sizeof *results);
-    memcpy((void *)&results->algo, &algorithm, sizeof algorithm);
-    results->workspaceSize = preference->workspace;
-    results->state = CUBLAS_STATUS_SUCCESS;
-    *found = 1;
+    for (int i = 0; i < wanted && i < PROPOSALS; i++) {
+        memset((void *)&results[i], 0, sizeof results[i]);
+        memcpy((void *)&results[i].algo, &algorithm, sizeof algorithm);
+        results[i].workspaceSize = preference->workspace;
+        results[i].state = CUBLAS_STATUS_SUCCESS;
+        *found = i + 1;
+    }
     return CUBLAS_STATUS_SUCCESS;
 }
 

@@ -50,6 +50,18 @@ for _, shape in ipairs { { 2500, 4304, 1152 }, { 2500, 1152, 4304 }, { 3000, 896
         rows > 8 and { operations = 2 * rows * n * k } or { bytes = 2 * n * k })
 end
 
+-- The first and the last half of a decoding step's layer but attention, as the decoder asks for them.
+do
+    local x, norm = random { 1, smaller(1536) }, random({ smaller(1536) }, "bfloat16")
+    local function product(n) return { weight = random({ smaller(n), smaller(1536) }, "bfloat16") } end
+    local q, k, v, gate, up = product(1536), product(256), product(256), product(8960), product(8960)
+    measure("norm, q, k, v 1 x 2048 x 1536", function() return (core.normed_linears(x, norm, 1e-6, false, q, k, v)) end,
+        { bytes = 2 * smaller(2048) * smaller(1536) })
+    measure("norm, gate, up, SwiGLU 1 x 8960 x 1536", function()
+        return core.normed_linears(x, norm, 1e-6, true, gate, up)
+    end, { bytes = 4 * smaller(8960) * smaller(1536) })
+end
+
 -- queries, keys, heads, key heads, head dim: the encoder, a prefill, a step of decoding
 for _, shape in ipairs { { 2500, 2500, 16, 16, 72 }, { 3000, 3000, 12, 2, 128, true },
     { 1, 3000, 12, 2, 128, true } } do

@@ -41,6 +41,22 @@ def kernels(device, divisor):
                        (1, 8960, 1536), (1, 1536, 8960), (8, 8960, 1536)):
         x, weight = random(smaller(rows) if rows > 8 else rows, smaller(k)), random(smaller(n), smaller(k))
         yield f"linear {rows} x {n} x {k}", lambda: F.linear(x, weight)
+    x, weight = random(1, smaller(1536)), random(smaller(1536))
+    q, k, v, gate, up = (random(smaller(n), smaller(1536)) for n in (1536, 256, 256, 8960, 8960))
+
+    def norm(x, weight):
+        return x * torch.rsqrt(x.float().square().mean(-1, True) + 1e-6).bfloat16() * weight
+
+    def qkv():
+        normed = norm(x, weight)
+        return F.linear(normed, q), F.linear(normed, k), F.linear(normed, v)
+
+    def gated():
+        normed = norm(x, weight)
+        return F.silu(F.linear(normed, gate)) * F.linear(normed, up)
+
+    yield "norm, q, k, v 1 x 2048 x 1536", qkv
+    yield "norm, gate, up, SwiGLU 1 x 8960 x 1536", gated
     for queries, keys, heads, kv_heads, dim, causal in ((2500, 2500, 16, 16, 72, False), (3000, 3000, 12, 2, 128, True),
                                                         (1, 3000, 12, 2, 128, True)):
         q = random(1, heads, smaller(queries) if queries > 1 else 1, dim)
@@ -51,7 +67,7 @@ def kernels(device, divisor):
     x, weight, bias = random(smaller(2500), smaller(1152)), random(smaller(1152)), random(smaller(1152))
     yield "layer_norm 2500 x 1152", lambda: F.layer_norm(x, weight.shape, weight, bias, 1e-6)
     x, weight = random(smaller(3000), smaller(1536)), random(smaller(1536))
-    yield "rms_norm 3000 x 1536", lambda: x * torch.rsqrt(x.float().square().mean(-1, True) + 1e-6).bfloat16() * weight
+    yield "rms_norm 3000 x 1536", lambda: norm(x, weight)
     gate, up = (random(smaller(3000), smaller(8960)) for _ in range(2))
     yield "silu_mul 3000 x 8960", lambda: F.silu(gate) * up
 

@@ -111,6 +111,24 @@ describe("a model on the emulated device", function()
         assert.is_nil((core.device_memory("cpu")))
     end)
 
+    on_emu("takes the proposal of cuBLASLt's that it is told, or the last there is", function()
+        local script = [[
+            local core, tensor = require "pixelrefer.core", require "pixelrefer.tensor"
+            core.compute("emu", "bf16")
+            local x, w = tensor.randn({ 40, 64 }, { seed = 1 }), tensor.randn({ 24, 64 }, { seed = 2 }):to("bfloat16")
+            print(core.linear(x:to("emu"), w:to("emu")):to("cpu"):sum())
+        ]]
+        local first = run("", script)
+        assert.is_truthy(tonumber(first), first)
+        for _, proposal in ipairs { 2, 99 } do
+            assert.equal(first, run("PIXELREFER_CUDA_PROPOSAL=" .. proposal, script))
+        end
+        for _, wrong in ipairs { "-1", "x", "100" } do
+            assert.matches(('PIXELREFER_CUDA_PROPOSAL is "%s", expected a number from 0 to 99'):format(
+                wrong:gsub("%-", "%%-")), run("PIXELREFER_CUDA_PROPOSAL=" .. wrong, script))
+        end
+    end)
+
     on_emu("has one precision at a time", function()
         assert.equal("f32", core.compute("emu"))
         assert.error_matches(function() pixelrefer.load(MODEL, { device = "emu", compute = "bf16" }) end,
