@@ -294,7 +294,7 @@ struct embedding_job {
     const void *table;  /* [rows,width] */
     const int64_t *ids; /* [n] */
     int64_t out_stride, table_stride, rows, width, count;
-    long long *wrong; /* the first place whose id is in no row */
+    long long *wrong; /* the first place whose id is in no row; NULL: there is none */
     pxr_dtype table_type;
 };
 
@@ -303,14 +303,14 @@ __global__ void __launch_bounds__(ROW_THREADS) embedding_elements(embedding_job 
     FOR_ELEMENTS(at, job.count)
     {
         const int64_t row = at / job.width, i = at % job.width, id = job.ids[row];
-        if (id >= 0 && id < job.rows)
+        if (!job.wrong || (id >= 0 && id < job.rows))
             job.out[row * job.out_stride + i] = load_float(job.table, job.table_type, id * job.table_stride + i);
         else
             atomicMin(job.wrong, (long long)row);
     }
 }
 
-/* Waits for the device, to tell which id is in no row. */
+/* Waits for the device, to tell which id is in no row, unless that was seen to. */
 pxr_status pxr_gpu_embedding(pxr_device *device, const pxr_embedding_args *args, pxr_error *error)
 {
     if (!pxr_dtype_is_float(args->table->dtype))
@@ -327,14 +327,14 @@ pxr_status pxr_gpu_embedding(pxr_device *device, const pxr_embedding_args *args,
     job.count = pxr_tensor_count(args->out);
     job.table_type = args->table->dtype;
     if (job.count == 0) return PXR_OK;
-    pxr_status status = pxr_gpu_watch(device, &job.wrong, error);
+    pxr_status status = args->checked ? PXR_OK : pxr_gpu_watch(device, &job.wrong, error);
     if (status != PXR_OK) return status;
     status = pxr_gpu_launched(device, "embedding",
                               GPU_LAUNCH(embedding_elements, element_blocks(job.count), ROW_THREADS, 0,
                                          pxr_gpu_of(device)->stream, job),
                               error);
     int64_t place = PXR_GPU_FINE, id = 0;
-    if (status == PXR_OK) status = pxr_gpu_first_wrong(device, job.wrong, &place, error);
+    if (status == PXR_OK && !args->checked) status = pxr_gpu_first_wrong(device, job.wrong, &place, error);
     if (status != PXR_OK || place == PXR_GPU_FINE) return status;
     status = pxr_gpu_download(device, &id, job.ids + place, sizeof id, error);
     if (status != PXR_OK) return status;

@@ -381,12 +381,26 @@ static pxr_status check_sequences(const pxr_decoder *decoder, const pxr_kv_cache
     return PXR_OK;
 }
 
-pxr_status pxr_decoder_embed(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *ids, pxr_error *error)
+pxr_status pxr_decoder_check_ids(const pxr_decoder *decoder, const pxr_tensor *ids, pxr_error *error)
+{
+    const int64_t *data = pxr_tensor_data(ids), vocab = decoder->config.vocab;
+    for (int64_t i = 0; i < ids->size[0]; i++)
+        if (data[i * ids->stride[0]] < 0 || data[i * ids->stride[0]] >= vocab)
+            return pxr_fail(error, PXR_ERROR_ARGUMENT, "embedding: id %lld at place %lld is not in 0 .. %lld",
+                            (long long)data[i * ids->stride[0]], (long long)i, (long long)vocab - 1);
+    return PXR_OK;
+}
+
+pxr_status pxr_decoder_embed(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *ids, bool checked,
+                             pxr_error *error)
 {
     const pxr_linear_weights *table = &decoder->embed_tokens;
-    const pxr_tensor *scales = table->scales.storage ? &table->scales : NULL;
-    return pxr_embedding(&(pxr_embedding_args){.out = out, .table = &table->weight, .scales = scales, .ids = ids},
-                         error);
+    const pxr_embedding_args embedding = {.out = out,
+                                          .table = &table->weight,
+                                          .scales = table->scales.storage ? &table->scales : NULL,
+                                          .ids = ids,
+                                          .checked = checked};
+    return pxr_embedding(&embedding, error);
 }
 
 pxr_status pxr_decoder_layers(pxr_decoder *decoder, pxr_kv_cache *cache, const pxr_tensor *x,

@@ -39,8 +39,12 @@ void pxr_decoder_free(pxr_decoder *decoder);
 const pxr_decoder_config *pxr_decoder_get_config(const pxr_decoder *decoder);
 pxr_device *pxr_decoder_device(const pxr_decoder *decoder);
 
-/** out [n,D] float32 = rows of embed_tokens; ids [n] int64. */
-pxr_status pxr_decoder_embed(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *ids, pxr_error *error);
+/** Errors: an id that is not in the vocabulary; `ids` [n] int64 lies on the host. */
+pxr_status pxr_decoder_check_ids(const pxr_decoder *decoder, const pxr_tensor *ids, pxr_error *error);
+
+/** out [n,D] float32 = rows of embed_tokens; ids [n] int64. `checked` as in ops.h: a step of decoding does not wait. */
+pxr_status pxr_decoder_embed(pxr_decoder *decoder, const pxr_tensor *out, const pxr_tensor *ids, bool checked,
+                             pxr_error *error);
 
 /** Layers first .. last-1 (0-based) on x [n,D] float32, contiguous, in place: the sequences lie one behind the other
  * and start at their cache rows' lengths, which the caller advances when all layers have run. Errors: capacity. */

@@ -148,6 +148,7 @@ typedef struct pxr_embedding_args {
     const pxr_tensor *table;  /* [V,D] any float type, rows dense; or integers */
     const pxr_tensor *scales; /* of integers, rows dense; else NULL */
     const pxr_tensor *ids;    /* [n] int64, contiguous; each 0 <= id < V, else an error names it */
+    bool checked;             /* the caller has seen to that: a device need not wait to tell */
 } pxr_embedding_args;
 
 /* The quantised matrix nearest to `x`. int8: a group's largest magnitude becomes 127. Four bits: of some scales that map

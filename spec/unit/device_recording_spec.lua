@@ -146,6 +146,14 @@ describe("a recorded step", function()
         compare(one, other, { 1 }, 3)
     end)
 
+    on_device("begins with ids that are in the vocabulary, wherever they lie", function()
+        local good, wrong = tensor.fromTable({ 3, 19 }, "int64"), tensor.fromTable({ 3, 20 }, "int64")
+        assert.is_true(tensor.equal(decoder:embed(good):to("cpu"), decoder:embed(good:to(NAME)):to("cpu")))
+        for _, ids in ipairs { wrong, wrong:to(NAME) } do
+            assert.error_matches(function() decoder:embed(ids) end, "embedding: id 20 at place 1 is not in 0 .. 19")
+        end
+    end)
+
     it("is played from the third on, and never where each op is waited for", function()
         device.require "emu"
         -- a kernel that cannot be launched any more does not hinder what was recorded
