@@ -1,6 +1,7 @@
 /* Work beside the caller's; see background.h. */
 #include "core/background.h"
 
+#include "core/interrupt.h"
 #include "core/memory.h"
 
 #include <pthread.h>
@@ -14,6 +15,7 @@ struct pxr_background {
 static void *run(void *argument)
 {
     const pxr_background *background = argument;
+    pxr_interrupt_ignore(true);
     background->work(background->context);
     return NULL;
 }
@@ -26,7 +28,9 @@ pxr_background *pxr_background_start(void (*work)(void *context), void *context)
         if (pthread_create(&background->thread, NULL, run, background) == 0) return background;
         pxr_free(background);
     }
+    const bool before = pxr_interrupt_ignore(true);
     work(context);
+    pxr_interrupt_ignore(before);
     return NULL;
 }
 

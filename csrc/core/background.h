@@ -4,7 +4,8 @@
 
 typedef struct pxr_background pxr_background;
 
-/** Begins `work(context)`. Where no thread can be had the work is done before this returns NULL. */
+/** Begins `work(context)`, which is not told of Ctrl-C. Where no thread can be had the work is done before this returns
+ * NULL. */
 pxr_background *pxr_background_start(void (*work)(void *context), void *context);
 
 /** Waits for the work's end; NULL is fine. */

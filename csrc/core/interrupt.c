@@ -4,15 +4,23 @@
 #include <stdatomic.h>
 
 static atomic_int requested;
+static _Thread_local bool ignores;
 
 void pxr_interrupt(void)
 {
     atomic_store_explicit(&requested, 1, memory_order_relaxed);
 }
 
+bool pxr_interrupt_ignore(bool ignore)
+{
+    const bool before = ignores;
+    ignores = ignore;
+    return before;
+}
+
 bool pxr_interrupt_take(void)
 {
-    return atomic_load_explicit(&requested, memory_order_relaxed) && atomic_exchange(&requested, 0);
+    return !ignores && atomic_load_explicit(&requested, memory_order_relaxed) && atomic_exchange(&requested, 0);
 }
 
 pxr_status pxr_interrupt_check(pxr_error *error)

@@ -9,6 +9,10 @@
 /** Asks running work to stop. Async-signal-safe: this is what the binding's SIGINT handler calls. */
 void pxr_interrupt(void);
 
+/** From now on the calling thread is never told that somebody asked (or told again): for work beside the main thread's,
+ * which is the one to act. Returns what held before. */
+bool pxr_interrupt_ignore(bool ignore);
+
 /** True, once, when somebody asked since this was last true: whoever is told has to act on it. */
 bool pxr_interrupt_take(void);
 

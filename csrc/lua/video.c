@@ -7,17 +7,39 @@
 
 #include "media/ffmpeg_picture.h"
 #include "media/video.h"
+#include "media/video_ahead.h"
 
 #define VIDEO "pixelrefer.VideoReader"
+
+enum { AHEAD_BYTES = 1 << 29 /* of pictures that are read before somebody asks */ };
+
+typedef struct reader {
+    pxr_video *video;
+    pxr_video_ahead *ahead; /* NULL unless begin was called */
+} reader;
 
 /*** An opened clip. Frame numbers count from 0, in presentation order.
  * @type VideoReader */
 
+static reader *check_reader(lua_State *L, int index)
+{
+    reader *opened = pxr_lua_check_object(L, index, VIDEO);
+    if (!opened->video) luaL_argerror(L, index, "this video was closed");
+    return opened;
+}
+
+/* Nobody else uses it when this returns. */
 static pxr_video *check_video(lua_State *L, int index)
 {
-    pxr_video **video = pxr_lua_check_object(L, index, VIDEO);
-    if (!*video) luaL_argerror(L, index, "this video was closed");
-    return *video;
+    const reader *opened = check_reader(L, index);
+    pxr_error error = {0};
+    if (opened->ahead) {
+        pxr_lua_interruptible_begin();
+        const pxr_status status = pxr_video_ahead_wait(opened->ahead, &error);
+        pxr_lua_interruptible_end();
+        pxr_lua_check(L, status, &error);
+    }
+    return opened->video;
 }
 
 /* fps, start and end at index .. index + 2; each may be nil. */
@@ -39,13 +61,13 @@ static pxr_video_clock check_clock(lua_State *L, int index)
 static int open_video(lua_State *L)
 {
     const char *path = pxr_lua_check_path(L, 1);
-    pxr_video **video = lua_newuserdata(L, sizeof *video);
-    *video = NULL;
+    reader *opened = lua_newuserdata(L, sizeof *opened);
+    *opened = (reader){0};
     luaL_getmetatable(L, VIDEO);
     lua_setmetatable(L, -2);
     pxr_error error = {0};
     pxr_lua_interruptible_begin();
-    const pxr_status status = pxr_video_open(video, path, &error);
+    const pxr_status status = pxr_video_open(&opened->video, path, &error);
     pxr_lua_interruptible_end();
     pxr_lua_check(L, status, &error);
     return 1;
@@ -127,6 +149,29 @@ static int video_time(lua_State *L)
     return 1;
 }
 
+/*** Begins to decode frames beside whatever else is done, in their order; @{VideoReader:read} gives them. At most
+ * 512 MiB of pictures are read so.
+ * @function VideoReader:begin
+ * @tparam {integer,...} frames from 0; what is wrong with one read says */
+static int video_begin(lua_State *L)
+{
+    pxr_video *video = check_video(L, 1);
+    reader *opened = check_reader(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    const size_t count = lua_objlen(L, 2);
+    int64_t *frames = pxr_lua_scratch(L, count * sizeof *frames + 1);
+    for (size_t i = 0; i < count; i++) {
+        lua_rawgeti(L, 2, (int)i + 1);
+        frames[i] = pxr_lua_check_integer(L, -1, -(INT64_C(1) << 53), INT64_C(1) << 53);
+        lua_pop(L, 1);
+    }
+    pxr_error error = {0};
+    pxr_video_ahead_free(opened->ahead);
+    opened->ahead = NULL;
+    pxr_lua_check(L, pxr_video_ahead_start(&opened->ahead, video, frames, count, AHEAD_BYTES, &error), &error);
+    return 0;
+}
+
 /*** Decodes a frame. Ascending frames are fast; an earlier one starts the file over.
  * @function VideoReader:read
  * @tparam integer frame from 0
@@ -138,7 +183,9 @@ static int video_read(lua_State *L)
     const int64_t frame = pxr_lua_check_integer(L, 2, -(INT64_C(1) << 53), INT64_C(1) << 53);
     pxr_lua_collect_if_needed(L);
     pxr_tensor *picture = pxr_lua_new_tensor(L);
+    pxr_video_ahead *ahead = check_reader(L, 1)->ahead;
     pxr_error error = {0};
+    if (ahead && pxr_video_ahead_take(ahead, frame, picture)) return 1;
     pxr_lua_interruptible_begin();
     const pxr_status status = pxr_video_read(video, frame, picture, &error);
     pxr_lua_interruptible_end();
@@ -150,9 +197,10 @@ static int video_read(lua_State *L)
  * @function VideoReader:free */
 static int video_free(lua_State *L)
 {
-    pxr_video **video = luaL_checkudata(L, 1, VIDEO);
-    pxr_video_close(*video);
-    *video = NULL;
+    reader *opened = luaL_checkudata(L, 1, VIDEO);
+    pxr_video_ahead_free(opened->ahead);
+    pxr_video_close(opened->video);
+    *opened = (reader){0};
     return 0;
 }
 
@@ -196,7 +244,8 @@ void pxr_lua_open_video(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         {"info", video_info}, {"ticks", video_ticks}, {"frameAt", video_frame_at},
-        {"time", video_time}, {"read", video_read},   {NULL, NULL},
+        {"time", video_time}, {"read", video_read},   {"begin", video_begin},
+        {NULL, NULL},
     };
     static const luaL_Reg functions[] = {
         {"open_video", open_video},

@@ -14,7 +14,6 @@ local core = require "pixelrefer.core"
 local dataset = require "pixelrefer.dataset"
 local fingerprint = require "pixelrefer.annotate.fingerprint"
 local generation = require "pixelrefer.generation"
-local image = require "pixelrefer.image"
 local json = require "pixelrefer.json"
 local options = require "pixelrefer.options"
 local prompt = require "pixelrefer.prompt"
@@ -192,7 +191,7 @@ local function scene_of(job, sample)
     if not sample.scene and not sample.failure then
         sample.scene, sample.failure = attempt(function()
             local media = sample.media(sample.kind == "video" and job.sampling or nil)
-            if job.next_picture then image.ahead(job.next_picture) end
+            if job.coming then job.coming.ahead(job.coming.kind == "video" and job.sampling or nil) end
             return job.model:encode(media)
         end)
     end
@@ -400,27 +399,40 @@ local function annotate_region(job, sample, region)
     end
 end
 
--- The samples with their numbers, one read ahead of its turn, so that its picture can be read while another is worked
--- on; what is wrong with the dataset is told in turn.
+-- The samples with their numbers, read ahead of their turn up to the next one that is the job's, so that its picture or
+-- video can be read while another is worked on; what is wrong with the dataset is told in turn.
 local function looking_ahead(job, next_sample)
     local shard, number = job.shard or { 1, 1 }, 0
+    local waiting, first, last, at = {}, 1, 0, 0 -- read and not given yet: first .. last; `at`: the next of the job's
     local function read()
+        last = last + 1
         local ok, sample = pcall(next_sample)
-        if not ok then return { failure = sample } end
-        if not sample then return {} end
+        waiting[last] = not ok and { failure = sample } or {}
+        if not ok or not sample then return end
         number = number + 1
         sample.number, sample.is_ours = number, (number - 1) % shard[2] == shard[1] - 1
-        return { sample = sample, share = job.share() }
+        waiting[last] = { sample = sample, share = job.share() }
     end
-    local following = read()
+    local function find_next()
+        at = math.max(at, first)
+        while true do
+            if at > last then read() end
+            local sample = waiting[at].sample
+            if not sample or sample.is_ours then return sample end
+            at = at + 1
+        end
+    end
     return function()
-        local current = following
+        if first > last then read() end
+        local current = waiting[first]
         if current.failure then error(current.failure, 0) end
         if not current.sample then return nil end
-        following = read()
-        local sample = following.sample
-        job.next_picture = sample and sample.is_ours and sample.kind == "image" and type(sample.path) == "string"
-            and sample.path or nil
+        waiting[first] = nil
+        first = first + 1
+        if current.sample.is_ours then
+            local coming = find_next()
+            job.coming = coming and coming.ahead and not coming.problem and coming or nil
+        end
         return current.sample, current.share
     end
 end

@@ -270,6 +270,13 @@ local function masked_times(record)
     return times
 end
 
+-- Options of video.load for a record: what is asked for, and the frames with masks.
+local function sampling_of(record, given)
+    local sampling = { frame_ids = record:frames() }
+    for key, value in pairs(given or {}) do sampling[key] = value end
+    return sampling
+end
+
 --- Loads the record's picture or video, as `model:encode` takes it.
 -- @tparam[opt] table given options of @{pixelrefer.video.load}; a picture needs none
 -- @treturn Tensor|table|Video an image, a list of images, a Video; nil for a record of text alone
@@ -289,9 +296,18 @@ function Record:media(given)
             masked_times = masked_times(self),
         })
     end
-    local sampling = { frame_ids = self:frames() }
-    for key, value in pairs(given or {}) do sampling[key] = value end
-    return video.load(self.video, sampling)
+    return video.load(self.video, sampling_of(self, given))
+end
+
+--- Begins to read what @{Record:media} will give, beside whatever else is done: `image.ahead` and `video.ahead`. A list
+-- of pictures is left to `media`.
+-- @tparam[opt] table given as for @{Record:media}
+function Record:ahead(given)
+    if type(self.image) == "string" then
+        require("pixelrefer.image").ahead(self.image)
+    elseif type(self.video) == "string" then
+        require("pixelrefer.video").ahead(self.video, sampling_of(self, given))
+    end
 end
 
 -- ---- datasets ----------------------------------------------------------------------------------------------------
@@ -379,8 +395,9 @@ end
 --
 -- A sample has `name` (of its picture, as the dataset says it), `path`, `kind` ("image" or "video"), `id`, `width` and
 -- `height` where known, `fields` (what the dataset says about it), `regions`, and `media(sampling)`, which loads it as
--- `model:encode` takes it. A region has `id`, `fields`, and `masks()`, which decodes what `scene:ask` takes (of a
--- folder's video `masks(true)` only the object's first frame: PixelRefer takes one); a question also `question` and
+-- `model:encode` takes it; some have `ahead(sampling)`, which begins to read that beside whatever else is done. A
+-- region has `id`, `fields`, and `masks()`, which decodes what `scene:ask` takes (of a folder's video `masks(true)` only
+-- the object's first frame: PixelRefer takes one); a question also `question` and
 -- `answer`. What is broken has a `problem`, the reason, and no media or masks.
 -- @tparam string path
 -- @tparam[opt] table given

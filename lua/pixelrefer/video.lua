@@ -176,9 +176,9 @@ local function sample(source, path, given)
     return by_time(source, given)
 end
 
---- Reads each of the frames once, in file order. Returns pictures by number.
-local function read_frames(source, lists, progress)
-    local wanted, seen, pictures = {}, {}, {}
+--- The numbers in the lists, each once, in file order.
+local function union(lists)
+    local wanted, seen = {}, {}
     for _, list in ipairs(lists) do
         for _, number in ipairs(list) do
             if not seen[number] then
@@ -188,6 +188,12 @@ local function read_frames(source, lists, progress)
         end
     end
     table.sort(wanted)
+    return wanted
+end
+
+--- Reads each of the frames once. Returns pictures by number.
+local function read_frames(source, wanted, progress)
+    local pictures = {}
     for i, number in ipairs(wanted) do
         pictures[number] = source.read(number)
         if progress then progress(i, #wanted) end
@@ -207,11 +213,18 @@ local OPTIONS = {
     progress = "function",
 }
 
-local function fill(self, source, path, given)
+-- The frames that are sampled, their times, and those that are read.
+local function choose(source, path, given)
     local ids = given.frame_ids or {}
     for _, number in ipairs(ids) do check_number(source, path, number) end
     local numbers, times = sample(source, path, given)
-    local pictures = read_frames(source, { numbers, ids }, given.progress)
+    return numbers, times, union { numbers, ids }
+end
+
+local function fill(self, source, path, given)
+    local ids = given.frame_ids or {}
+    local numbers, times, wanted = choose(source, path, given)
+    local pictures = read_frames(source, wanted, given.progress)
     for i, number in ipairs(numbers) do self.frames[i] = pictures[number] end
     for _, number in ipairs(ids) do
         self.masked_frames[number] = pictures[number]
@@ -222,6 +235,43 @@ local function fill(self, source, path, given)
     self.width = source.info and source.info.width or first and first:size(2)
     self.height = source.info and source.info.height or first and first:size(1)
     self.fps, self.frame_count = source.rate, source.count
+end
+
+-- The clip that is being read beside what else is done: its path and source.
+local coming
+
+local function drop_coming()
+    if coming then coming.source.free() end
+    coming = nil
+end
+
+--- Begins to read a clip beside whatever else is done; the next @{load}, if it is of that path, finds the frames that
+-- it shares with these options decoded. For the clip that comes next: there is one at a time, and at most 512 MiB of
+-- its pictures are read. The file is gone through and its frames are chosen before this returns. A directory's pictures
+-- are left to `load`; what is wrong with the file or the options `load` says.
+-- @tparam string path
+-- @tparam[opt] table given as for @{load}
+function video.ahead(path, given)
+    if type(path) ~= "string" then error("video.ahead: a path expected, got " .. type(path), 0) end
+    drop_coming()
+    local source
+    local ok, reason = pcall(core.interruptible, function()
+        if core.path_kind(path) == "directory" then return end
+        local settings = options.check(given, OPTIONS, "video.load")
+        source = open_clip(path)
+        source.reader:begin((select(3, choose(source, path, settings))))
+    end)
+    if ok and source then coming = { path = path, source = source } end
+    if not ok and source then source.free() end
+    if not ok and tostring(reason):find("interrupted", 1, true) then error(reason, 0) end
+end
+
+-- The source of a path, which may be the one that is read ahead.
+local function take_source(path)
+    if not coming or coming.path ~= path then return open_source(path) end
+    local source = coming.source
+    coming = nil
+    return source
 end
 
 --- Loads a clip, a GIF or a directory of pictures.
@@ -240,7 +290,7 @@ function video.load(path, given)
     if type(path) ~= "string" then error("video.load: a path expected, got " .. type(path), 0) end
     given = options.check(given, OPTIONS, "video.load")
     local self = new_video(path)
-    local source = open_source(path)
+    local source = take_source(path)
     local ok, message = pcall(core.interruptible, fill, self, source, path, given)
     source.free()
     if not ok then error(message, 0) end

@@ -1,8 +1,9 @@
 -- make parity: compares the library with a directory of golden tensors (models, cases, units, each of them optional).
 --
 --     luajit spec/parity/run.lua [--golden DIR] [--device NAME] [--compute f32|bf16] [--case NAME]
---         [--threads N]
+--         [--threads N] [--once]
 --
+-- --once asks each question only once, stage by stage, and not again without looking.
 -- One line for each case and stage with its largest error, then `N passed, N failed, N skipped`; exit code 1 on a miss,
 -- and when there was nothing to compare.
 
@@ -15,16 +16,21 @@ local KNOWN = { golden = true, device = true, compute = true, case = true, threa
 
 local function usage(message)
     io.stderr:write(message, "\nusage: run.lua [--golden DIR] [--device NAME] [--compute f32|bf16] [--case NAME] "
-        .. "[--threads N]\n")
+        .. "[--threads N] [--once]\n")
     os.exit(2)
 end
 
-local options = {}
-for i = 1, #arg, 2 do
-    local name = arg[i]:match("^%-%-(.+)$")
-    if not name or not KNOWN[name] then usage(("unknown argument '%s'"):format(arg[i])) end
-    if not arg[i + 1] then usage(("%s needs a value"):format(arg[i])) end
-    options[name] = arg[i + 1]
+local options, next_argument = {}, 1
+while arg[next_argument] do
+    local given, value = arg[next_argument], arg[next_argument + 1]
+    local name = given:match("^%-%-(.+)$")
+    if given == "--once" then
+        options.once, next_argument = true, next_argument + 1
+    else
+        if not name or not KNOWN[name] then usage(("unknown argument '%s'"):format(given)) end
+        if not value then usage(("%s needs a value"):format(given)) end
+        options[name], next_argument = value, next_argument + 2
+    end
 end
 options.threads = tonumber(options.threads)
 

@@ -179,7 +179,7 @@ describe("annotate", function()
             return ahead(path)
         end
         run { shard = { 1, 2 } }
-        assert.same({ "load 0.png", "load 2.png" }, order) -- what follows is another shard's
+        assert.same({ "load 0.png", "ahead 2.png", "load 2.png" }, order) -- 1.png is another shard's
         order = {}
         run()
         assert.same({ "load 0.png", "ahead 1.png", "load 1.png" }, { order[1], order[2], order[3] })

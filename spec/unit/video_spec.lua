@@ -172,6 +172,91 @@ describe("VideoReader", function()
     end)
 end)
 
+describe("video.ahead", function()
+    local OPTIONS = { fps = 2, frame_ids = { 33, 1 } }
+
+    --- The numbers of all pictures of a clip.
+    local function numbers(clip)
+        local found = media.numbers(clip.frames)
+        for _, number in ipairs(OPTIONS.frame_ids) do
+            found[#found + 1] = clip.masked_frames[number] and media.number(clip.masked_frames[number])
+        end
+        return found
+    end
+
+    it("gives the next load its frames, whatever else is asked for", function()
+        local path = media.path "bframes.mp4"
+        for _, given in ipairs { OPTIONS, { fps = 5 }, { fps = 0, max_frames = 7, frame_ids = { 1 } } } do
+            local expected = numbers(video.load(path, given))
+            video.ahead(path, OPTIONS)
+            assert.same(expected, numbers(video.load(path, given)))
+            assert.same(expected, numbers(video.load(path, given))) -- and again without
+        end
+    end)
+
+    it("says nothing of what is wrong: load does", function()
+        for _, name in ipairs { "truncated.mp4", "nothing.mp4", "direct.png", "sound.m4a" } do
+            local expected = message(video.load, media.path(name))
+            video.ahead(media.path(name))
+            assert.equal(expected, message(video.load, media.path(name)))
+        end
+        local path = media.path "clip.ts"
+        video.ahead(path, { frame_ids = { 99 } })
+        assert.matches("frame 99 is out of range", message(video.load, path, { frame_ids = { 99 } }))
+        video.ahead(path, { fsp = 1 })
+        assert.matches("fsp", message(video.load, path, { fsp = 1 }))
+        video.ahead(media.path "frames")
+        assert.equal(#video.load(media.path "frames").frames, #video.load(media.path "frames").frames)
+        assert.matches("video.ahead: a path expected", message(video.ahead, 3))
+    end)
+
+    it("has one clip at a time, and frees one that nobody asks for", function()
+        collectgarbage()
+        collectgarbage()
+        local before = core.memory()
+        video.ahead(media.path "bframes.mp4")
+        video.ahead(media.path "clip.avi")
+        video.load(media.path "bframes.mp4"):free()
+        video.ahead(media.path "nothing.mp4")
+        collectgarbage()
+        collectgarbage()
+        assert.equal(before, core.memory())
+    end)
+
+    it("reads each picture once, and what was not begun when it is asked for", function()
+        local reader = core.open_video(media.path "bframes.mp4")
+        reader:begin { 3, 5, 12 }
+        assert.equal(40, reader:info().frames)
+        for _, number in ipairs { 5, 3, 3, 12, 20, 0 } do assert.equal(number, media.number(reader:read(number))) end
+        reader:begin {}
+        reader:begin { 7 }
+        assert.equal(8, media.number(reader:read(8)))
+        assert.equal(7, media.number(reader:read(7)))
+        reader:begin { 39, 40, 1 } -- there is no frame 40: what is behind it is not begun
+        assert.equal(39, media.number(reader:read(39)))
+        assert.matches("frame 40 is out of range", message(function() reader:read(40) end))
+        assert.equal(1, media.number(reader:read(1)))
+        assert.error_matches(function() reader:begin "3" end, "table expected")
+        reader:begin { 1, 2, 3 }
+        reader:free()
+        assert.matches("was closed", message(function() reader:begin { 1 } end))
+    end)
+
+    it("leaves Ctrl-C to whoever waits", function()
+        local reader = core.open_video(media.path "bframes.mp4")
+        local all = sequence(0, 39)
+        reader:begin(all)
+        ffi.cdef "int raise(int signal);"
+        local ok, reason = pcall(core.interruptible, function()
+            ffi.C.raise(2)
+            for _, number in ipairs(all) do reader:read(number) end
+        end)
+        assert.is_false(ok)
+        assert.matches("interrupted", tostring(reason))
+        for _, number in ipairs { 0, 39 } do assert.equal(number, media.number(reader:read(number))) end
+    end)
+end)
+
 describe("video.load", function()
     it("samples by time", function()
         local clip = video.load(media.path "bframes.mp4", { fps = 2, start = 1, ["end"] = 3 })

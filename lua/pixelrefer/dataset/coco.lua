@@ -230,6 +230,7 @@ local function read_sample(index, element, repeated)
     local path = sample.name:sub(1, 1) == "/" and sample.name or index.root .. sample.name
     sample.path = path
     function sample.media() return require("pixelrefer.image").load(path) end
+    function sample.ahead() require("pixelrefer.image").ahead(path) end
     for at = index.first[element.image], index.first[element.image + 1] - 1 do
         local annotation = index.annotations.at[index.order[at]]
         sample.regions[#sample.regions + 1] = read_region(index, #sample.regions + 1, annotation, image)

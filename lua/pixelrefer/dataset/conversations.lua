@@ -55,6 +55,7 @@ local function new_sample(record)
         name = type(said) == "table" and said[1] or said or nil, path = record.image or record.video,
         width = record.width, height = record.height,
         media = function(sampling) return record:media(sampling) end,
+        ahead = function(sampling) record:ahead(sampling) end,
     }
 end
 

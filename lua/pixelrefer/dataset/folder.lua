@@ -50,6 +50,7 @@ end
 local function picture_sample(path, name, masks)
     local stem, sample = stem_of(name), { kind = "image", name = name, path = path, regions = {}, fields = {} }
     sample.media = function() return require("pixelrefer.image").load(path) end
+    sample.ahead = function() require("pixelrefer.image").ahead(path) end
     local file = ("%s/%s.png"):format(masks, stem)
     if core.path_kind(file) then add_file(sample.regions, file, stem) end
     local own = ("%s/%s"):format(masks, stem)
