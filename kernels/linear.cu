@@ -1,6 +1,7 @@
 /* linear: which kernel computes it. Semantics: ops/ops.h.
  *
  *     compute = "bf16", few rows (a decoding step)            linear_vector.cu   weights read once
+ *     compute = "bf16", 3 to 16 rows by bfloat16              linear_skinny.cu   the same, on tensor cores
  *     compute = "bf16", many rows, bfloat16 or float16        linear_lt.cu       cuBLASLt
  *     everything else                                         linear_tile.cu     float32, any size and alignment
  *
@@ -46,11 +47,21 @@ static pxr_status open_job(const pxr_device *device, const pxr_linear_args *args
     return PXR_OK;
 }
 
+/* Products of the same few rows by weights of one type, which are not empty. */
+static pxr_status run_few_rows(pxr_device *device, const pxr_gpu_linear_job *jobs, int count, pxr_error *error)
+{
+    enum { VECTOR_ROWS = 2 /* that linear_vector is the better one for */ };
+    bool skinny = jobs->rows > VECTOR_ROWS;
+    for (int i = 0; i < count; i++) skinny = skinny && pxr_gpu_linear_skinny_takes(&jobs[i]);
+    return skinny ? pxr_gpu_linear_skinny(device, jobs, count, error)
+                  : pxr_gpu_linear_vector(device, jobs, count, error);
+}
+
 /* One product, which is not empty. */
 static pxr_status run(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error)
 {
     const bool rounds = device->compute == PXR_COMPUTE_BF16;
-    if (rounds && job->rows <= PXR_GPU_VECTOR_ROWS) return pxr_gpu_linear_vector(device, job, 1, error);
+    if (rounds && job->rows <= PXR_GPU_VECTOR_ROWS) return run_few_rows(device, job, 1, error);
     if (rounds && pxr_gpu_linear_lt_takes(job)) return pxr_gpu_linear_lt(device, job, error);
     return pxr_gpu_linear_tile(device, job, error);
 }
@@ -100,7 +111,7 @@ pxr_status pxr_gpu_linears(pxr_device *device, const pxr_linears_args *args, pxr
     if (together && count > 0 && fuse(device, args, jobs, count, &status, error)) return status;
     if (args->norm) status = pxr_gpu_rms_norm(device, args->norm, error);
     if (status == PXR_OK && together && count > 0)
-        status = pxr_gpu_linear_vector(device, jobs, count, error);
+        status = run_few_rows(device, jobs, count, error);
     else
         for (int i = 0; status == PXR_OK && i < count; i++) status = run(device, &jobs[i], error);
     return status == PXR_OK && args->silu_mul ? pxr_gpu_silu_mul(device, args->silu_mul, error) : status;

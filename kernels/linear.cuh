@@ -70,6 +70,12 @@ bool pxr_gpu_linear_fused_takes(const pxr_gpu_linear_job *each, int count, const
 pxr_status pxr_gpu_linear_fused(pxr_device *device, const pxr_gpu_linear_job *each, int count,
                                 const pxr_gpu_linear_norm *norm, const pxr_gpu_linear_gated *gated, pxr_error *error);
 
+/** Up to 16 rows, rounded to bfloat16, by weights of bfloat16, both aligned, several products in one launch: on tensor
+ * cores.
+ * linear_skinny.cu */
+bool pxr_gpu_linear_skinny_takes(const pxr_gpu_linear_job *job);
+pxr_status pxr_gpu_linear_skinny(pxr_device *device, const pxr_gpu_linear_job *each, int count, pxr_error *error);
+
 /** True where cuBLASLt takes the job's narrow weights as they lie. linear_lt.cu */
 bool pxr_gpu_linear_lt_takes(const pxr_gpu_linear_job *job);
 

@@ -10,7 +10,8 @@ local build = arg[1] or "build"
 
 -- Kernels that live of memory bandwidth or of tensor cores (a pattern of their full name), and the bytes that their
 -- widest reads must have.
-local WIDE = { { "^flash<", 16 }, { "^linear_vector<.*form%)[123]>", 16 } }
+local WIDE = { { "^flash<", 16 }, { "^linear_vector<.*form%)[123]>", 16 },
+    { "^linear_skinny<", 16 } }
 
 -- Kernels that compute in float64 where the CPU does.
 local FLOAT64 = { sample_rows = true, sequence_elements = true, unary_elements = true }

@@ -254,6 +254,30 @@ describe("fused ops", function()
         end)
     end)
 
+    it("linear of few rows in bf16 is x w^T, a row's bits the same among 3 to 16", function()
+        if device.is_cpu then return end
+        local before = core.compute(device.name)
+        core.compute(device.name, "bf16")
+        for _, dtype in ipairs { "bfloat16", "float16" } do
+            for _, shape in ipairs { { 1, 8 }, { 16, 192 }, { 70, 1032 }, { 33, 24 }, { 9, 35 } } do
+                local N, K = unpack(shape)
+                local all, w, bias = uniform({ 17, K }, "bfloat16"), uniform({ N, K }, dtype), uniform { N }
+                local residual, of_sixteen = uniform { 17, N }, nil
+                for n = 16, 1, -1 do
+                    local some, kept = all:narrow(1, 1, n), residual:narrow(1, 1, n)
+                    local what = ("%d rows of %d to %d, %s"):format(n, K, N, dtype)
+                    local found = core.linear(some, w, bias, nil, kept)
+                    assert_close(plain_linear(flat(some), flat(w), flat(bias), "none", flat(kept), n, N, K), found,
+                        1e-5, what)
+                    assert_same_bits(found, core.linear(some:float(), w, bias, nil, kept), what .. ", float32 rows")
+                    of_sixteen = of_sixteen or found
+                    if n >= 3 then assert_same_bits(of_sixteen:narrow(1, 1, n), found, what) end
+                end
+            end
+        end
+        core.compute(device.name, before)
+    end)
+
     describe("norms", function()
         for _, dtype in ipairs(FLOATS) do
             for _, shape in ipairs { { 1, 1 }, { 0, 8 }, { 5, 16 }, { 3, 23 }, { 40, 1152 } } do
