@@ -511,6 +511,7 @@ static pxr_status forward_step(pxr_decoder *decoder, const pxr_kv_cache *cache, 
     if (status == PXR_OK) status = pxr_copy(&(pxr_copy_args){.out = &b.x, .x = x}, error);
     if (status == PXR_OK) status = do_step(decoder, &b, cache, sequence_count, is_same, error);
     if (status == PXR_OK) status = pxr_copy(&(pxr_copy_args){.out = x, .x = &b.x}, error);
+    if (status != PXR_OK) decoder->step.sequences = 0; /* nor has it allocated all that it needs */
     return status;
 }
 

@@ -1,10 +1,14 @@
 -- A decoder's step of one token a sequence on a device that records: played, it has the bits of the same layers run,
 -- for any past, number of sequences and cache. DEVICE=cuda runs this on a GPU.
+local ffi = require "ffi"
+
 local command = require "support.command"
 local core = require "pixelrefer.core"
 local device = require "support.device"
 local seed = require "support.seed"
 local tensor = require "pixelrefer.tensor"
+
+pcall(ffi.cdef, "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);")
 
 local NAME = device.is_cpu and "emu" or device.name
 
@@ -130,6 +134,22 @@ describe("a recorded step", function()
         for i = 1, 40 do segments[i] = { query_begin = i, query_count = 1, batch = i } end
         core.attention(q, past, past, { segments = segments }) -- needs more of it
         compare(one, other, { 1 }, 4)
+    end)
+
+    it("begins anew behind a step that failed for want of memory", function()
+        device.require "emu"
+        if NAME ~= "emu" then return end
+        local kept = decoder
+        decoder = new_decoder()
+        local one, other = caches(200, 1)
+        local x = tensor.randn(1, 32):to(NAME)
+        ffi.C.setenv("PIXELREFER_EMU_MEMORY", "1", 1)
+        local ok, reason = pcall(play, decoder, x, one, { 1 })
+        ffi.C.unsetenv "PIXELREFER_EMU_MEMORY"
+        assert.is_false(ok)
+        assert.matches("out of memory on emu", tostring(reason))
+        compare(one, other, { 1 }, 4)
+        decoder = kept
     end)
 
     on_device("survives a longer prefill and another decoder between steps", function()
