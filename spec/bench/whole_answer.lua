@@ -63,7 +63,7 @@ for _ = 1, REPEATS do
     figures.rest = figures.all - figures.encoder - figures.decoder
     if not best or figures.rest / figures.all < best.rest / best.all then best = figures end
 end
-print(("%s, %s: %d + %d tokens in %.2f s: encoder %.2f s, prefill and decoding %.2f s, the rest %.1f ms: %.2f %% of the "
-    .. "time, at most %.1f %%: %s"):format(arg[2] or "bfloat16", model.compute, best.prompt, NEW, best.all, best.encoder,
-    best.decoder, 1e3 * best.rest, 100 * best.rest / best.all, 100 * MOST,
-    best.rest <= MOST * best.all and "holds" or "does not hold"))
+print(("%s, %s: %d + %d tokens in %.2f s: encoder %.2f s, prefill and decoding %.2f s"):format(arg[2] or "bfloat16",
+    model.compute, best.prompt, NEW, best.all, best.encoder, best.decoder))
+print(("the rest %.1f ms: %.2f %% of the time, at most %.1f %%: %s"):format(1e3 * best.rest, 100 * best.rest / best.all,
+    100 * MOST, best.rest <= MOST * best.all and "holds" or "does not hold"))
