@@ -47,14 +47,19 @@ static pxr_status open_job(const pxr_device *device, const pxr_linear_args *args
     return PXR_OK;
 }
 
-/* Products of the same few rows by weights of one type, which are not empty. */
+/* Products of the same few rows by weights of one type, which are not empty. Neighbours that one kernel takes go
+ * together, so that each product is computed as it is alone. */
 static pxr_status run_few_rows(pxr_device *device, const pxr_gpu_linear_job *jobs, int count, pxr_error *error)
 {
     enum { VECTOR_ROWS = 2 /* that linear_vector is the better one for */ };
-    bool skinny = jobs->rows > VECTOR_ROWS;
-    for (int i = 0; i < count; i++) skinny = skinny && pxr_gpu_linear_skinny_takes(&jobs[i]);
-    return skinny ? pxr_gpu_linear_skinny(device, jobs, count, error)
-                  : pxr_gpu_linear_vector(device, jobs, count, error);
+    pxr_status status = PXR_OK;
+    for (int begin = 0, end = 0; status == PXR_OK && begin < count; begin = end) {
+        const bool skinny = jobs->rows > VECTOR_ROWS && pxr_gpu_linear_skinny_takes(&jobs[begin]);
+        while (end < count && (jobs->rows > VECTOR_ROWS && pxr_gpu_linear_skinny_takes(&jobs[end])) == skinny) end++;
+        status = skinny ? pxr_gpu_linear_skinny(device, &jobs[begin], end - begin, error)
+                        : pxr_gpu_linear_vector(device, &jobs[begin], end - begin, error);
+    }
+    return status;
 }
 
 /* One product, which is not empty. */

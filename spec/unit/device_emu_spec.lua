@@ -181,7 +181,12 @@ describe("products with operands rounded to bfloat16", function()
         assert.is_true(away > 0, what .. ": nothing was rounded")
     end
 
-    on_emu("are not rounded for few rows, whatever the weights and where they lie", function()
+    --- Whether so many rows of x are rounded: on tensor cores, which take 3 rows and more by aligned bfloat16 weights.
+    local function rounds(rows, dtype, depth, first)
+        return rows > 2 and dtype == "bfloat16" and depth % 8 == 0 and first == 1
+    end
+
+    on_emu("are rounded for few rows on tensor cores alone, whatever the weights and where they lie", function()
         for _, dtype in ipairs { "float32", "bfloat16", "float16" } do
             for _, depth in ipairs { 8, 37, 200, 1300 } do
                 local whole, bias = tensor.randn(10, depth + 8):to(dtype), tensor.randn(9):to(dtype)
@@ -192,8 +197,13 @@ describe("products with operands rounded to bfloat16", function()
                         local expected = core.linear(x, cut(whole), bias, "gelu_tanh", residual)
                         local found = core.linear(x:to("emu"), cut(whole:to("emu")), bias:to("emu"), "gelu_tanh",
                             residual:to("emu"))
+                        local what = ("%s, %d rows of %d"):format(dtype, rows, depth)
                         local away = (found:to("cpu") - expected):norm() / expected:norm()
-                        assert.is_true(away < 2e-6, ("%s, %d rows of %d: %g away"):format(dtype, rows, depth, away))
+                        if rounds(rows, dtype, depth, first) then
+                            assert_near(expected, found, 1e-2, what)
+                        else
+                            assert.is_true(away < 2e-6, ("%s: %g away"):format(what, away))
+                        end
                     end
                 end
             end
