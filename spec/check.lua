@@ -81,8 +81,10 @@ local function thread_sanitized(settings, ...)
     local words = ([[exec env LD_PRELOAD=%s %s -e 'dofile "%s/spec/support/childless.lua"' "$@"]]):format(
         output_of("gcc -print-file-name=libtsan.so"), output_of("command -v luajit"), output_of("pwd"))
     local lines = {
-        ("mkdir -p %s && cat >%s/luajit <<'END'\n#!/bin/sh\n%s\nEND"):format(folder, folder, words),
-        ('chmod +x %s/luajit && export PATH="$PWD/%s:$PATH" %s'):format(folder, folder, settings),
+        -- put there in one step: another job of the lane may be running it
+        ("mkdir -p %s && cat >%s/luajit.$BASHPID <<'END'\n#!/bin/sh\n%s\nEND"):format(folder, folder, words),
+        ('chmod +x %s/luajit.$BASHPID && mv %s/luajit.$BASHPID %s/luajit'):format(folder, folder, folder),
+        ('export PATH="$PWD/%s:$PATH" %s'):format(folder, settings),
         table.concat({ ... }, " && "),
     }
     return table.concat(lines, "\n")
