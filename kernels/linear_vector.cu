@@ -159,15 +159,15 @@ __global__ void __launch_bounds__(VECTOR_THREADS, VECTOR_BLOCKS) linear_vector(c
         return jobs.each[FORM == GATED ? c / WIDTH : (int)blockIdx.y];
     };
     weights_ahead<FORM != ANY> ahead[COLUMNS];
-    const auto load =
-        [&](int k) { /* beyond the last column the last one again */
+    /* Beyond the last column the last one again. */
+    const auto load = [&](int k) {
 #pragma unroll
-                     for (int c = 0; c < COLUMNS; c++) {
-                         const pxr_gpu_linear_job &job = job_of(c);
-                         const int column = column0 + c % WIDTH < job.columns ? column0 + c % WIDTH : job.columns - 1;
-                         load_ahead(ahead[c], static_cast<const Weight *>(job.weight) + column * job.weight_stride + k);
-                     }
-        };
+        for (int c = 0; c < COLUMNS; c++) {
+            const pxr_gpu_linear_job &job = job_of(c);
+            const int column = column0 + c % WIDTH < job.columns ? column0 + c % WIDTH : job.columns - 1;
+            load_ahead(ahead[c], static_cast<const Weight *>(job.weight) + column * job.weight_stride + k);
+        }
+    };
     let_next_kernel_begin();
     const bool is_there = column0 < job_of(0).columns; /* else the block belongs to a product of more columns */
     if (is_there && thread * COUNT < any.depth) load(thread * COUNT);
