@@ -39,9 +39,9 @@
 #define GPU_LAUNCH(kernel, grid, block, smem, stream, ...)                                                             \
     (kernel<<<(grid), (block), (smem), (stream)>>>(__VA_ARGS__), cudaGetLastError())
 
-/* A launch whose kernel may begin before the one before it on the stream has ended, on cards that can (`early`: compute
- * capability 9.0). Every thread of it must call wait_for_previous_kernel; before, it reads nothing that an earlier kernel
- * of a recent past may write, and writes nothing. */
+/* A launch whose kernel may begin before those before it on the stream have ended, on cards that can (`early`: compute
+ * capability 9.0), back to the last ordinary launch. Every thread of it must call wait_for_previous_kernel; before, it
+ * writes nothing and reads nothing that work under way may write: weights of a loaded model at most. */
 #define GPU_LAUNCH_EARLY(kernel, early, grid, block, smem, stream, ...)                                                \
     gpu_launch_early((kernel), (early), (grid), (block), (smem), (stream), __VA_ARGS__)
 

@@ -36,6 +36,7 @@ static pxr_status open_job(const pxr_device *device, const pxr_linear_args *args
     job->depth = (int)x->size[1];
     job->weight_type = weight->dtype;
     job->activation = args->activation;
+    job->constant = args->constant;
     if (args->bias) {
         job->bias = args->bias->data;
         job->bias_type = args->bias->dtype;

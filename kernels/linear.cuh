@@ -16,6 +16,7 @@ struct pxr_gpu_linear_job {
     int rows, columns, depth;
     pxr_dtype out_type, x_type, weight_type, bias_type;
     pxr_activation activation;
+    bool constant; /* the weights: no work under way writes them */
 };
 
 /* What becomes of a sum. */
@@ -41,6 +42,14 @@ template <class Launch> static cudaError_t pxr_gpu_by_weight_type(const pxr_gpu_
 
 /** Any sizes, types and alignment, in float32. linear_tile.cu */
 pxr_status pxr_gpu_linear_tile(pxr_device *device, const pxr_gpu_linear_job *job, pxr_error *error);
+
+/* Whether the kernel of some products may read their weights before earlier work is done. */
+static inline bool pxr_gpu_are_constant(const pxr_gpu_linear_job *each, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (!each[i].constant) return false;
+    return true;
+}
 
 enum { PXR_GPU_VECTOR_ROWS = 16 };
 

@@ -130,11 +130,18 @@ bool pxr_gpu_linear_skinny_takes(const pxr_gpu_linear_job *job)
            is_in_pieces(job->weight, job->weight_stride) && is_in_pieces(job->x, job->x_stride);
 }
 
-template <class X> static cudaError_t launch_tiles(const skinny_jobs &jobs, const dim3 &grid, const pxr_gpu *gpu)
+template <class X, int TILES>
+static cudaError_t launch(const skinny_jobs &jobs, int count, const dim3 &grid, const pxr_gpu *gpu)
 {
-    if (jobs.each[0].rows <= ROWS)
-        return GPU_LAUNCH_EARLY((linear_skinny<X, 1>), gpu->early, grid, SKINNY_THREADS, 0, gpu->stream, jobs);
-    return GPU_LAUNCH_EARLY((linear_skinny<X, 2>), gpu->early, grid, SKINNY_THREADS, 0, gpu->stream, jobs);
+    if (!pxr_gpu_are_constant(jobs.each, count))
+        return GPU_LAUNCH((linear_skinny<X, TILES>), grid, SKINNY_THREADS, 0, gpu->stream, jobs);
+    return GPU_LAUNCH_EARLY((linear_skinny<X, TILES>), gpu->early, grid, SKINNY_THREADS, 0, gpu->stream, jobs);
+}
+
+template <class X>
+static cudaError_t launch_tiles(const skinny_jobs &jobs, int count, const dim3 &grid, const pxr_gpu *gpu)
+{
+    return jobs.each[0].rows <= ROWS ? launch<X, 1>(jobs, count, grid, gpu) : launch<X, 2>(jobs, count, grid, gpu);
 }
 
 pxr_status pxr_gpu_linear_skinny(pxr_device *device, const pxr_gpu_linear_job *each, int count, pxr_error *error)
@@ -147,7 +154,7 @@ pxr_status pxr_gpu_linear_skinny(pxr_device *device, const pxr_gpu_linear_job *e
         columns = each[i].columns > columns ? each[i].columns : columns;
     }
     const dim3 grid((unsigned)pxr_gpu_blocks(columns, COLUMNS), (unsigned)count);
-    const cudaError_t result = each->x_type == PXR_BF16 ? launch_tiles<__nv_bfloat16>(jobs, grid, gpu)
-                                                        : launch_tiles<float>(jobs, grid, gpu);
+    const cudaError_t result = each->x_type == PXR_BF16 ? launch_tiles<__nv_bfloat16>(jobs, count, grid, gpu)
+                                                        : launch_tiles<float>(jobs, count, grid, gpu);
     return pxr_gpu_launched(device, "linear", result, error);
 }

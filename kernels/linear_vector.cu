@@ -3,7 +3,8 @@
  * One launch serves several products of the same rows, each with blocks of its own: queries, keys and values are few
  * columns, and a launch for each would cost more than reading them. A block computes some columns for all rows. Its
  * threads take every 128th piece of 16 bytes of a weight row, so that a warp's loads are whole lines; the next pieces
- * are under way while these are multiplied, the first ones before the kernel before has ended. The threads' sums are
+ * are under way while these are multiplied, the first ones before the kernel before has ended (where weights are
+ * constant). The threads' sums are
  * added in one order. Sums of a row do not depend on how many rows there are.
  *
  * What stands before and behind is done here for one or two rows, which saves launches: each block norms the rows for
@@ -227,6 +228,8 @@ static cudaError_t launch_form(const vector_jobs &jobs, int count, const pxr_gpu
     for (int i = 0; i < count; i++) columns = jobs.each[i].columns > columns ? jobs.each[i].columns : columns;
     const int width = FORM == GATED ? COLUMNS / 2 : COLUMNS;
     const dim3 grid((unsigned)pxr_gpu_blocks(columns, width), FORM == GATED ? 1 : (unsigned)count);
+    if (!pxr_gpu_are_constant(jobs.each, count))
+        return GPU_LAUNCH((linear_vector<Weight, ROWS, COLUMNS, FORM>), grid, VECTOR_THREADS, 0, gpu->stream, jobs);
     return GPU_LAUNCH_EARLY((linear_vector<Weight, ROWS, COLUMNS, FORM>), gpu->early, grid, VECTOR_THREADS, 0,
                             gpu->stream, jobs);
 }

@@ -2,6 +2,7 @@
 #include "model/weights.h"
 
 #include "model/views.h"
+#include "ops/device.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -151,8 +152,10 @@ pxr_status pxr_matrix_take(pxr_linear_weights *layer, const pxr_tensor_map *weig
     const pxr_tensor *scales = pxr_tensor_map_find(weights, other);
     other_name(other, full_name, "qweight");
     const pxr_tensor *integers = pxr_tensor_map_find(weights, other);
-    if (integers) return take_quantised(layer, integers, scales, other, device, out, in, error);
-    return pxr_weight(&layer->weight, weights, device, 2, (const int64_t[]){out, in}, error, "%s", full_name);
+    const pxr_status status = integers ? take_quantised(layer, integers, scales, other, device, out, in, error)
+                                       : pxr_weight(&layer->weight, weights, device, 2, (const int64_t[]){out, in},
+                                                    error, "%s", full_name);
+    return status == PXR_OK ? pxr_device_synchronize(device, error) : status; /* products call the weights constant */
 }
 
 pxr_status pxr_linear_weights_take(pxr_linear_weights *layer, const pxr_tensor_map *weights, pxr_device *device,
@@ -183,7 +186,8 @@ static pxr_linear_args args_of(const pxr_tensor *out, const pxr_tensor *x, const
                              .x = x,
                              .weight = &layer->weight,
                              .scales = layer->scales.storage ? &layer->scales : NULL,
-                             .bias = layer->bias.storage ? &layer->bias : NULL};
+                             .bias = layer->bias.storage ? &layer->bias : NULL,
+                             .constant = true};
 }
 
 pxr_status pxr_linear_layer(const pxr_tensor *out, const pxr_tensor *x, const pxr_linear_weights *layer,

@@ -87,6 +87,11 @@ pxr_status pxr_device_open(const char *name, pxr_device **device, pxr_error *err
     return PXR_OK;
 }
 
+pxr_status pxr_device_synchronize(pxr_device *device, pxr_error *error)
+{
+    return device->backend->synchronize(device, error);
+}
+
 static const struct {
     const char *name;
     size_t slot; /* offset of the function pointer in pxr_backend */

@@ -11,6 +11,9 @@ pxr_device *pxr_cpu_device(void);
  * driver's own words. Not thread-safe. */
 pxr_status pxr_device_open(const char *name, pxr_device **device, pxr_error *error);
 
+/** Waits until everything asked of the device is done; reports errors of that work. */
+pxr_status pxr_device_synchronize(pxr_device *device, pxr_error *error);
+
 /** Number of ops, and the name of op `index` (0-based): the list the parity test must cover. */
 int pxr_op_count(void);
 const char *pxr_op_name(int index);

@@ -49,6 +49,7 @@ typedef struct pxr_linear_args {
     const pxr_tensor *bias;     /* [N] any float type, dense, or NULL */
     const pxr_tensor *residual; /* [n,N] float32, rows dense, or NULL */
     pxr_activation activation;
+    bool constant; /* weight and scales are a loaded model's: a device may read them before earlier work is done */
 } pxr_linear_args;
 
 /* Rows of `x` normalised to mean 0 and variance 1 (biased), times weight, plus bias. `out` may be `x`. */

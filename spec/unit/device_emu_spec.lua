@@ -111,6 +111,25 @@ describe("a model on the emulated device", function()
         assert.is_nil((core.device_memory("cpu")))
     end)
 
+    on_emu("multiplies by weights that were computed a moment ago", function()
+        local script = [[
+            local core, tensor = require "pixelrefer.core", require "pixelrefer.tensor"
+            core.compute("emu", "bf16")
+            local a, b = tensor.randn({ 24, 64 }, { seed = 1 }):to("bfloat16"):to("emu"), nil
+            b = a:clone()
+            for _, rows in ipairs { 1, 2, 5, 12 } do
+                local x = tensor.randn({ rows, 64 }, { seed = 2 }):to("emu")
+                local w = a + b
+                local out = core.linear(x, w):to("cpu")
+                local again = core.linear(x, w):to("cpu")
+                io.write(tostring(tensor.equal(out, again)), " ")
+            end
+        ]]
+        for _, environment in ipairs { "", "PIXELREFER_EMU_LAZY=1" } do
+            assert.equal("true true true true ", run(environment, script))
+        end
+    end)
+
     on_emu("takes the proposal of cuBLASLt's that it is told, or the last there is", function()
         local script = [[
             local core, tensor = require "pixelrefer.core", require "pixelrefer.tensor"
