@@ -82,8 +82,9 @@ local function thread_sanitized(settings, ...)
         output_of("gcc -print-file-name=libtsan.so"), output_of("command -v luajit"), output_of("pwd"))
     local lines = {
         -- put there in one step: another job of the lane may be running it
-        ("mkdir -p %s && cat >%s/luajit.$BASHPID <<'END'\n#!/bin/sh\n%s\nEND"):format(folder, folder, words),
-        ('chmod +x %s/luajit.$BASHPID && mv %s/luajit.$BASHPID %s/luajit'):format(folder, folder, folder),
+        ("mkdir -p %s && wrapper=$(mktemp %s/luajit.XXXXXX)"):format(folder, folder),
+        ("cat >$wrapper <<'END'\n#!/bin/sh\n%s\nEND"):format(words),
+        ("chmod 755 $wrapper && mv $wrapper %s/luajit"):format(folder),
         ('export PATH="$PWD/%s:$PATH" %s'):format(folder, settings),
         table.concat({ ... }, " && "),
     }
