@@ -54,9 +54,12 @@ static pxr_status run_few_rows(pxr_device *device, const pxr_gpu_linear_job *job
 {
     enum { VECTOR_ROWS = 2 /* that linear_vector is the better one for */ };
     pxr_status status = PXR_OK;
+    const auto is_skinny = [](const pxr_gpu_linear_job &job) {
+        return job.rows > VECTOR_ROWS && pxr_gpu_linear_skinny_takes(&job);
+    };
     for (int begin = 0, end = 0; status == PXR_OK && begin < count; begin = end) {
-        const bool skinny = jobs->rows > VECTOR_ROWS && pxr_gpu_linear_skinny_takes(&jobs[begin]);
-        while (end < count && (jobs->rows > VECTOR_ROWS && pxr_gpu_linear_skinny_takes(&jobs[end])) == skinny) end++;
+        const bool skinny = is_skinny(jobs[begin]);
+        while (end < count && is_skinny(jobs[end]) == skinny) end++;
         status = skinny ? pxr_gpu_linear_skinny(device, &jobs[begin], end - begin, error)
                         : pxr_gpu_linear_vector(device, &jobs[begin], end - begin, error);
     }

@@ -300,10 +300,16 @@ bool pxr_gpu_linear_fused_takes(const pxr_gpu_linear_job *each, int count, const
 }
 
 template <class Weight, int ROWS>
-static cudaError_t launch_fused(const vector_jobs &jobs, int count, const pxr_gpu *gpu)
+static cudaError_t launch_around(const vector_jobs &jobs, int count, const pxr_gpu *gpu)
 {
     if (jobs.gated.out) return launch_form<Weight, ROWS, 4, GATED>(jobs, count, gpu);
     return launch_form<Weight, ROWS, 4, NORMED>(jobs, count, gpu);
+}
+
+template <class Weight> static cudaError_t launch_fused(const vector_jobs &jobs, int count, const pxr_gpu *gpu)
+{
+    if (jobs.each[0].rows == 1) return launch_around<Weight, 1>(jobs, count, gpu);
+    return launch_around<Weight, FUSED_ROWS>(jobs, count, gpu);
 }
 
 pxr_status pxr_gpu_linear_fused(pxr_device *device, const pxr_gpu_linear_job *each, int count,
@@ -314,10 +320,7 @@ pxr_status pxr_gpu_linear_fused(pxr_device *device, const pxr_gpu_linear_job *ea
     for (int i = 0; i < count; i++) jobs.each[i] = each[i];
     jobs.norm = *norm;
     if (gated) jobs.gated = *gated;
-    const bool one = each->rows == 1, wide = each->weight_type == PXR_F16;
-    const cudaError_t result = wide  ? one ? launch_fused<__half, 1>(jobs, count, gpu)
-                                           : launch_fused<__half, 2>(jobs, count, gpu)
-                                : one ? launch_fused<__nv_bfloat16, 1>(jobs, count, gpu)
-                                     : launch_fused<__nv_bfloat16, 2>(jobs, count, gpu);
+    const cudaError_t result = each->weight_type == PXR_BF16 ? launch_fused<__nv_bfloat16>(jobs, count, gpu)
+                                                             : launch_fused<__half>(jobs, count, gpu);
     return pxr_gpu_launched(device, "linear", result, error);
 }

@@ -31,22 +31,13 @@ GPU_DEV float load_float(const void *data, pxr_dtype dtype, int64_t index)
     return static_cast<const float *>(data)[index];
 }
 
-/* Stores a float as any float type, rounded to nearest even. */
-GPU_DEV void store_rounded(void *data, pxr_dtype dtype, int64_t index, float value)
-{
-    if (dtype == PXR_BF16)
-        static_cast<__nv_bfloat16 *>(data)[index] = __float2bfloat16_rn(value);
-    else if (dtype == PXR_F16)
-        static_cast<__half *>(data)[index] = __float2half_rn(value);
-    else
-        static_cast<float *>(data)[index] = value;
-}
-
-/* Activations are float32 or bfloat16. */
+/* Activations are float32 or bfloat16, what is kept of them float16, too; rounded to nearest even. */
 GPU_DEV void store_activation(void *data, pxr_dtype type, int64_t index, float value)
 {
     if (type == PXR_BF16)
         static_cast<__nv_bfloat16 *>(data)[index] = __float2bfloat16_rn(value);
+    else if (type == PXR_F16)
+        static_cast<__half *>(data)[index] = __float2half_rn(value);
     else
         static_cast<float *>(data)[index] = value;
 }

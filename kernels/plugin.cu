@@ -206,10 +206,15 @@ pxr_status pxr_gpu_counters(pxr_device *device, unsigned **counters, pxr_error *
     pxr_gpu *gpu = pxr_gpu_of(device);
     const size_t bytes = PXR_GPU_COUNTERS * sizeof **counters;
     if (!gpu->counters) {
-        pxr_status status = allocate(device, bytes, &gpu->counters, error);
-        if (status == PXR_OK)
-            status = pxr_gpu_check(device, "counters", cudaMemsetAsync(gpu->counters, 0, bytes, gpu->stream), error);
+        void *block;
+        pxr_status status = allocate(device, bytes, &block, error);
         if (status != PXR_OK) return status;
+        status = pxr_gpu_check(device, "counters", cudaMemsetAsync(block, 0, bytes, gpu->stream), error);
+        if (status != PXR_OK) {
+            release(device, block, bytes);
+            return status;
+        }
+        gpu->counters = block;
     }
     *counters = static_cast<unsigned *>(gpu->counters);
     return PXR_OK;

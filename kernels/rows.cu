@@ -176,8 +176,8 @@ GPU_DEV void store_pair(const past_positions &past, const rope_store_job &job, i
                         float b)
 {
     const int64_t at = place / job.m * past.batch_stride + place % job.m * past.stride + head * past.head_stride + i;
-    store_rounded(past.at, job.type, at, a);
-    store_rounded(past.at, job.type, at + job.half, b);
+    store_activation(past.at, job.type, at, a);
+    store_activation(past.at, job.type, at + job.half, b);
 }
 
 /* One thread a pair (x[i], x[i+half]) of a query, key or value head. */

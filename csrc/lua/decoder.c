@@ -90,13 +90,13 @@ static int decoder_embed(lua_State *L)
     pxr_error error = {0};
     pxr_decoder *decoder = pxr_lua_check_handle(L, 1, DECODER);
     const pxr_tensor *given = pxr_lua_check_tensor_of(L, 2, PXR_I64);
-    const bool is_up = !pxr_tensor_device(given)->is_host; /* else they are looked at before they go up */
+    const bool goes_up = pxr_tensor_device(given)->is_host && !pxr_decoder_device(decoder)->is_host;
     if (given->rank != 1) luaL_argerror(L, 2, "a tensor [n] expected");
-    if (!is_up) pxr_lua_check(L, pxr_decoder_check_ids(decoder, given, &error), &error);
+    if (goes_up) pxr_lua_check(L, pxr_decoder_check_ids(decoder, given, &error), &error);
     pxr_tensor *ids = pxr_lua_bring(L, 2, pxr_decoder_device(decoder));
     pxr_lua_collect_if_needed(L);
     pxr_tensor *out = push_result(L, decoder, pxr_tensor_count(ids), pxr_decoder_get_config(decoder)->hidden);
-    pxr_lua_check(L, pxr_decoder_embed(decoder, out, ids, !is_up, &error), &error);
+    pxr_lua_check(L, pxr_decoder_embed(decoder, out, ids, goes_up, &error), &error);
     return 1;
 }
 

@@ -20,8 +20,8 @@ typedef struct layer {
     pxr_linear_weights gate, up, down; /* [F,D] twice, [D,F] */
 } layer;
 
-/* A step of one token a sequence as work that a device plays: launching 300 kernels one by one costs more than they do.
- * It holds for one number of sequences and one cache's memory. */
+/* A step of one token a sequence as work that a device plays: one launch instead of one for each kernel of each layer. It
+ * holds for one number of sequences and one cache's memory. */
 typedef struct recorded_step {
     pxr_arena arena; /* stays where it is while longer chunks move the other one */
     int64_t sequences, rows, capacity;
@@ -547,7 +547,7 @@ pxr_status pxr_decoder_forward(pxr_decoder *decoder, pxr_kv_cache *cache, const 
         status = pxr_kv_cache_reserve(cache, needed < INT64_MAX / 2 ? needed + needed / 4 + 64 : needed, error);
     if (status != PXR_OK) return status;
     if (x->size[0] <= CHUNK_ROWS) {
-        status = sequence_count == x->size[0] && pxr_device_records(decoder->device)
+        status = sequence_count == x->size[0] && decoder->device->records
                      ? forward_step(decoder, cache, x, sequences, sequence_count, error)
                      : pxr_decoder_layers(decoder, cache, x, sequences, sequence_count, 0, decoder->config.layers,
                                           error);

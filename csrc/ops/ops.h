@@ -99,7 +99,10 @@ typedef struct pxr_attention_segment {
 /* softmax(scale q k^T) v for each segment on its own. With `causal`, the last query of a segment sees all its keys, the
  * one before it all but the last, and so on (key_count >= query_count). Query head h uses key head h*kv_heads/heads.
  * Keys are visited in order, in blocks counted from the segment's first key, so that a query row's result does not
- * depend on the other rows of the call. */
+ * depend on the other rows of the call.
+ *
+ * With `places` each segment has one query and the keys 0 .. places[i] % m of batch places[i] / m. `segments` says what
+ * holds now; a device whose work is recorded reads the places when the work is done. */
 typedef struct pxr_attention_args {
     const pxr_tensor *out; /* [n,heads,head_dim] activations, rows dense */
     const pxr_tensor *q;   /* [n,heads,head_dim] float32, rows dense */
@@ -108,10 +111,7 @@ typedef struct pxr_attention_args {
     const pxr_tensor *v;   /* as k */
     const pxr_attention_segment *segments; /* host memory; the query ranges do not overlap */
     int64_t segment_count;
-    const pxr_tensor
-        *places; /* [segment_count] int64, contiguous, or NULL. With it segments have one query and the keys
-                                 0 .. places[i] % m of batch places[i] / m. A device whose work is recorded reads that
-                                 when the work is done; `segments` says what holds now. */
+    const pxr_tensor *places; /* [segment_count] int64, contiguous, or NULL */
     float scale;
     bool causal;
 } pxr_attention_args;

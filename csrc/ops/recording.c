@@ -9,11 +9,6 @@ struct pxr_recording {
     void *work; /* the backend's own */
 };
 
-bool pxr_device_records(const pxr_device *device)
-{
-    return device->records;
-}
-
 pxr_status pxr_recording_begin(pxr_device *device, pxr_error *error)
 {
     if (!device->records) return pxr_fail(error, PXR_ERROR_UNSUPPORTED, "%s does not record", device->name);

@@ -18,10 +18,7 @@
 
 typedef struct pxr_recording pxr_recording;
 
-/** Whether the device records. */
-bool pxr_device_records(const pxr_device *device);
-
-/** Ops of `device` are kept from now on. */
+/** Ops of `device`, which `records`, are kept from now on. */
 pxr_status pxr_recording_begin(pxr_device *device, pxr_error *error);
 
 /** Ends that. `asked` is what came of asking: where it is no success it comes back, and there is no recording. */

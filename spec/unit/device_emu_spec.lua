@@ -1,23 +1,15 @@
 -- A model on a device: precision, memory that runs out or is not needed, errors of the device, what stays usable. The
 -- emulated device takes orders: PIXELREFER_EMU_MEMORY (bytes of the card), PIXELREFER_EMU_FAULT (a kernel that fails).
-local ffi = require "ffi"
-
-local command = require "support.command"
 local core = require "pixelrefer.core"
 local device = require "support.device"
+local emulated = require "support.emulated"
 local pixelrefer = require "pixelrefer"
 local tensor = require "pixelrefer.tensor"
 
-pcall(ffi.cdef, "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);")
+local run, with_memory = emulated.run, emulated.with_memory
 
 local MODEL = "spec/fixtures/golden/models/refer"
 local PROMPT, TOKENS = "What is there?", 6
-
---- Runs a script in a process of its own; returns what it prints.
-local function run(environment, script)
-    local path = ('LUA_PATH="%s" LUA_CPATH="%s"'):format(package.path, package.cpath)
-    return (command.output_of(("%s %s luajit -e '%s' 2>&1"):format(environment, path, script)))
-end
 
 --- A test that is skipped where the device is not there.
 local function on_emu(name, body)
@@ -33,15 +25,6 @@ describe("a model on the emulated device", function()
     setup(function()
         if device.available("emu") then model = pixelrefer.load(MODEL, { device = "emu", compute = "f32" }) end
     end)
-    after_each(function() ffi.C.unsetenv("PIXELREFER_EMU_MEMORY") end)
-
-    --- Calls a function while the card has `bytes` bytes.
-    local function with_memory(bytes, call, ...)
-        ffi.C.setenv("PIXELREFER_EMU_MEMORY", ("%d"):format(bytes), 1)
-        local results = { pcall(call, ...) }
-        ffi.C.unsetenv("PIXELREFER_EMU_MEMORY")
-        return unpack(results)
-    end
 
     on_emu("answers as on the CPU, sampled or not", function()
         local host = pixelrefer.load(MODEL)

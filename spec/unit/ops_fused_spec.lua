@@ -52,6 +52,17 @@ local function plain_linear(x, w, bias, activation, residual, n, N, K)
     return out
 end
 
+--- A test of what a device computes in bf16; the CPU's own are in compute_spec.
+local function in_bf16(name, body)
+    if device.is_cpu then return end
+    it(name, function()
+        local before = core.compute(device.name)
+        finally(function() core.compute(device.name, before) end)
+        core.compute(device.name, "bf16")
+        body()
+    end)
+end
+
 describe("fused ops", function()
     before_each(function() math.randomseed(seed) end)
 
@@ -126,10 +137,7 @@ describe("fused ops", function()
             end
         end)
 
-        it("round in bf16 as the ops do, done in one launch or not", function()
-            if device.is_cpu then return end
-            local before = core.compute(device.name)
-            core.compute(device.name, "bf16")
+        in_bf16("round in bf16 as the ops do, done in one launch or not", function()
             for _, dtype in ipairs(FLOATS) do
                 for rows = 0, 3 do
                     for _, depth in ipairs { 8, 192, 1032, 35 } do
@@ -139,7 +147,6 @@ describe("fused ops", function()
                     end
                 end
             end
-            core.compute(device.name, before)
         end)
 
         it("say what does not fit", function()
@@ -254,10 +261,7 @@ describe("fused ops", function()
         end)
     end)
 
-    it("linear of few rows in bf16 is x w^T, a row's bits the same among 3 to 16", function()
-        if device.is_cpu then return end
-        local before = core.compute(device.name)
-        core.compute(device.name, "bf16")
+    in_bf16("linear of few rows is x w^T in bf16, a row's bits the same among 3 to 16", function()
         for _, dtype in ipairs { "bfloat16", "float16" } do
             for _, shape in ipairs { { 1, 8 }, { 16, 192 }, { 70, 1032 }, { 33, 24 }, { 9, 35 } } do
                 local N, K = unpack(shape)
@@ -275,7 +279,6 @@ describe("fused ops", function()
                 end
             end
         end
-        core.compute(device.name, before)
     end)
 
     describe("norms", function()
