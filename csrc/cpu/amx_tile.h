@@ -1,6 +1,6 @@
 /* The processor's tile registers: eight, of 16 rows of 64 bytes, and products of two of them. With PXR_AMX_EMULATED they
  * are plain C, so that what is computed with them can be tested on machines that have none. Included by
- * linear_amx_kernel.h only.
+ * *_amx_kernel.h only.
  *
  * Registers 0 .. 3 hold sums, 4 and 5 first operands, 6 and 7 second ones. Their numbers must be literals.
  */
@@ -11,6 +11,12 @@
 
 #include <stdint.h>
 #include <string.h>
+
+enum {
+    TILE_SIDE = 16,  /* rows and columns of sums in a tile */
+    TILE_BYTES = 64, /* of k in a row of a first operand */
+    TILE_SIZE = TILE_SIDE * TILE_BYTES,
+};
 
 /* As LDTILECFG reads it. */
 typedef struct tile_config {
@@ -29,19 +35,19 @@ typedef union tile_data {
 } tile_data;
 
 static _Thread_local tile_config tiles_config;
-static _Thread_local tile_data tiles[8];
+static _Thread_local tile_data tile_registers[8];
 
 static void tile_load(int tile, const char *from, int64_t stride)
 {
-    memset(&tiles[tile], 0, sizeof tiles[tile]);
+    memset(&tile_registers[tile], 0, sizeof tile_registers[tile]);
     for (int row = 0; row < tiles_config.rows[tile]; row++)
-        memcpy(tiles[tile].bytes[row], from + row * stride, tiles_config.row_bytes[tile]);
+        memcpy(tile_registers[tile].bytes[row], from + row * stride, tiles_config.row_bytes[tile]);
 }
 
 static void tile_store(int tile, char *to, int64_t stride)
 {
     for (int row = 0; row < tiles_config.rows[tile]; row++)
-        memcpy(to + row * stride, tiles[tile].bytes[row], tiles_config.row_bytes[tile]);
+        memcpy(to + row * stride, tile_registers[tile].bytes[row], tiles_config.row_bytes[tile]);
 }
 
 /* Only tiles are touched here: sanitizers would find nothing, and make it a hundred times slower. */
@@ -64,14 +70,15 @@ static TILE_ARITHMETIC void tile_dot_bf16(int sums, int a, int b)
     for (int row = 0; row < tiles_config.rows[a]; row++) {
         float first[16] = {0}, second[16] = {0};
         for (int k = 0; k < tiles_config.row_bytes[a] / 4; k++) {
-            const uint32_t x = tiles[a].pairs[row][k];
+            const uint32_t x = tile_registers[a].pairs[row][k];
             for (int column = 0; column < 16; column++) {
-                const uint32_t y = tiles[b].pairs[k][column];
+                const uint32_t y = tile_registers[b].pairs[k][column];
                 first[column] = fmaf(first_of(x), first_of(y), first[column]);
                 second[column] = fmaf(first_of(x >> 16), first_of(y >> 16), second[column]);
             }
         }
-        for (int column = 0; column < 16; column++) tiles[sums].floats[row][column] += first[column] + second[column];
+        for (int column = 0; column < 16; column++)
+            tile_registers[sums].floats[row][column] += first[column] + second[column];
     }
 }
 
@@ -80,16 +87,17 @@ static TILE_ARITHMETIC void tile_dot_i8(int sums, int a, int b, bool is_signed)
 {
     for (int row = 0; row < tiles_config.rows[a]; row++)
         for (int k = 0; k < tiles_config.row_bytes[a]; k++) {
-            const char byte = tiles[a].bytes[row][k];
+            const char byte = tile_registers[a].bytes[row][k];
             const int x = is_signed ? (signed char)byte : (unsigned char)byte;
             for (int column = 0; column < 16; column++)
-                tiles[sums].integers[row][column] += x * (signed char)tiles[b].bytes[k / 4][4 * column + k % 4];
+                tile_registers[sums].integers[row][column] += x * (signed char)tile_registers[b]
+                                                                      .bytes[k / 4][4 * column + k % 4];
         }
 }
 
 #define TILE_CONFIGURE(config) (tiles_config = *(config))
 #define TILE_RELEASE() ((void)0)
-#define TILE_ZERO(tile) memset(&tiles[tile], 0, sizeof tiles[tile])
+#define TILE_ZERO(tile) memset(&tile_registers[tile], 0, sizeof tile_registers[tile])
 #define TILE_LOAD(tile, from, stride) tile_load(tile, from, stride)
 #define TILE_STORE(tile, to, stride) tile_store(tile, (char *)(to), stride)
 #define TILE_DOT_BF16(sums, a, b) tile_dot_bf16(sums, a, b)

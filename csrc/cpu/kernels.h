@@ -84,13 +84,26 @@ typedef struct pxr_attention_part {
     int64_t row_begin, row_end; /* at most PXR_ATTENTION_ROWS */
 } pxr_attention_part;
 
-enum { PXR_ATTENTION_ROWS = 192, PXR_HEAD_DIM_MAX = 160 };
+enum { PXR_ATTENTION_ROWS = 192, PXR_ATTENTION_SPAN = 512 /* keys */, PXR_HEAD_DIM_MAX = 160 };
+
+/* What a part's rows sum up over one span of keys, whose scores are weighed as exp(score - largest). */
+typedef struct pxr_attention_sums {
+    float *values;     /* [rows][PXR_HEAD_DIM_MAX], weighted */
+    float *largest;    /* [rows] */
+    float *weight_sum; /* [rows] */
+} pxr_attention_sums;
 
 typedef struct pxr_kernels {
     bool has_tiles; /* rows of x of fewer bits are tiled: always of bfloat16, of int8 above PXR_LINEAR_FEW */
     void (*linear)(const pxr_linear_job *job, const pxr_linear_part *part);
     void (*linear_int8)(const pxr_linear_job *job, const pxr_linear_part *part); /* rows of int8 */
+
+    /* A part's rows over all their keys; or over span number `span` alone; or of sums over each of `spans` spans. */
     void (*attention)(const pxr_attention_job *job, const pxr_attention_part *part);
+    void (*attention_span)(const pxr_attention_job *job, const pxr_attention_part *part, int64_t span,
+                           pxr_attention_sums sums);
+    void (*attention_merge)(const pxr_attention_job *job, const pxr_attention_part *part,
+                            const pxr_attention_sums *sums, int64_t spans);
 
     /* Rows of `count` elements. */
     void (*layer_norm)(float *out, const float *x, pxr_any_row weight, pxr_any_row bias, int64_t count, float epsilon);

@@ -19,6 +19,8 @@ const pxr_kernels PXR_KERNELS = {
     .linear_int8 = linear_int8,
 #endif
     .attention = attention,
+    .attention_span = attention_span,
+    .attention_merge = attention_merge,
     .layer_norm = layer_norm,
     .rms_norm = rms_norm,
     .rope = rope,

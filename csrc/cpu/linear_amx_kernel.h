@@ -14,11 +14,7 @@
 #include "cpu/linear_int8_kernel.h"
 #include "cpu/linear_kernel.h"
 
-enum {
-    TILE_SIDE = PXR_LINEAR_TILE_ROWS, /* rows and columns of sums in a tile */
-    TILE_BYTES = 64,                  /* of k in a row of a first operand */
-    TILE_SIZE = TILE_SIDE * TILE_BYTES,
-};
+_Static_assert((int)TILE_SIDE == (int)PXR_LINEAR_TILE_ROWS, "rows are tiled for tiles of another size");
 
 /* sums[m][c] = tile[c][m]; a row of sums has `stride` floats. */
 PXR_INLINE void turn_tile(const float (*tile)[TILE_SIDE], float *sums, int64_t stride)

@@ -77,7 +77,8 @@ describe("attention over operands of bfloat16 on the CPU", function()
 
     -- queries, keys, heads, key heads, head dim
     local ATTENTIONS = { { 1, 1, 1, 1, 1 }, { 20, 70, 4, 2, 128 }, { 130, 130, 2, 1, 72 }, { 7, 33, 3, 3, 17 },
-        { 5, 65, 2, 2, 144 }, { 1, 200, 2, 1, 160 }, { 40, 64, 6, 2, 36 } }
+        { 5, 65, 2, 2, 144 }, { 1, 200, 2, 1, 160 }, { 40, 64, 6, 2, 36 }, { 1, 1100, 4, 1, 128 },
+        { 3, 513, 2, 1, 72 } }
 
     for _, shape in ipairs(ATTENTIONS) do
         local n, m, heads, kv_heads, dim = unpack(shape)
@@ -90,13 +91,15 @@ describe("attention over operands of bfloat16 on the CPU", function()
                 local rounded = core.attention(q:bfloat16():float(), k:bfloat16():float(), v:bfloat16():float(), given)
                 for _, precision in ipairs { "bf16", "int8" } do
                     local found = computing(precision, function()
-                        return bits.everywhere("attention", function() return core.attention(q, k, v, given) end)
+                        return bits.everywhere("attention", function()
+                            return core.attention(q, k, v, given)
+                        end, "amx") -- whose tiles have an order of their own
                     end)
                     assert.is_true(relative_error(rounded, found) < 1e-5)
                     local kept = computing(precision, function()
                         return bits.everywhere("attention", function()
                             return core.attention(q, k:bfloat16(), v:bfloat16(), given)
-                        end)
+                        end, "amx")
                     end)
                     bits.same(found, kept, "keys and values that are bfloat16")
                     if n > 1 then assert.is_true(relative_error(core.attention(q, k, v, given), found) > 1e-8) end
@@ -106,19 +109,21 @@ describe("attention over operands of bfloat16 on the CPU", function()
     end
 
     it("gives a query the same bits in any chunk, whatever lies behind its keys, in float16 too", function()
-        local n, heads, kv_heads, dim = 150, 4, 2, 72
-        local q, k, v = uniform { n, heads, dim }, uniform({ n, kv_heads, dim }):half(),
-            uniform({ n, kv_heads, dim }):half()
-        computing("bf16", function()
-            local all = core.attention(q, k, v, { causal = true })
-            bits.same(all, core.attention(q, k:float(), v:float(), { causal = true }), "float16")
-            for _, chunk in ipairs { 1, 7, 64, 149 } do
-                attention.in_chunks(q, k, v, chunk, function(first, count, found)
-                    bits.same(all:narrow(1, first, count), found, ("chunks of %d"):format(chunk))
-                end)
-            end
-            return all
-        end)
+        for _, shape in ipairs { { 150, 4, 2, 72 }, { 530, 2, 1, 20 } } do
+            local n, heads, kv_heads, dim = unpack(shape)
+            local q, k, v = uniform { n, heads, dim }, uniform({ n, kv_heads, dim }):half(),
+                uniform({ n, kv_heads, dim }):half()
+            computing("bf16", function()
+                local all = core.attention(q, k, v, { causal = true })
+                bits.same(all, core.attention(q, k:float(), v:float(), { causal = true }), "float16")
+                for _, chunk in ipairs { 1, 7, 64, 149 } do
+                    attention.in_chunks(q, k, v, chunk, function(first, count, found)
+                        bits.same(all:narrow(1, first, count), found, ("chunks of %d"):format(chunk))
+                    end)
+                end
+                return all
+            end)
+        end
     end)
 
     it("keeps segments apart", function()

@@ -63,6 +63,7 @@ describe("attention", function()
     local shapes = { -- queries, keys, heads, key heads, head dim
         { 1, 1, 1, 1, 1 }, { 3, 5, 2, 2, 72 }, { 20, 70, 4, 2, 128 }, { 2, 130, 6, 1, 16 }, { 66, 66, 2, 1, 18 },
         { 7, 64, 3, 3, 36 }, { 5, 65, 2, 2, 144 }, { 1, 200, 2, 1, 160 }, { 9, 9, 1, 1, 33 },
+        { 1, 1100, 4, 1, 128 }, { 3, 513, 2, 1, 72 },
     }
     for _, shape in ipairs(shapes) do
         for _, causal in ipairs { false, true } do
@@ -139,7 +140,7 @@ describe("attention", function()
     end)
 
     it("gives a query the same bits in any chunk, whatever lies behind its keys #large", function()
-        for _, shape in ipairs { { 150, 12, 2, 128 }, { 131, 2, 2, 72 } } do
+        for _, shape in ipairs { { 150, 12, 2, 128 }, { 131, 2, 2, 72 }, { 530, 2, 1, 20 } } do
             local n, heads, kv_heads, dim = unpack(shape)
             local q, k, v = uniform { n, heads, dim }, uniform { n, kv_heads, dim }, uniform { n, kv_heads, dim }
             local all = core.attention(q, k, v, { causal = true })
