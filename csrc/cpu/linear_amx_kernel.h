@@ -165,37 +165,92 @@ PXR_TEMPLATE void find_block(const pxr_linear_job *job, const pxr_dtype dtype, i
             block->scales[i][c] = c < count ? float16_at(chunk_scale(job, column + c, first + i)) : 0.0f;
 }
 
+/* A product's chunks that are under way at a time: each has a tile of sums of its own, so that none waits for another. */
+enum { AMX_CHUNKS = 4 };
+
+/* The exact sums of one chunk of `length` columns, of which a tile takes `bytes`. */
+#define MULTIPLY_CHUNK(sums, a, b)                                                                                     \
+    TILE_ZERO(sums);                                                                                                   \
+    for (int64_t at = 0; at < length; at += bytes) {                                                                   \
+        TILE_LOAD(a, weights + at, stride);                                                                            \
+        TILE_LOAD(b, x + at * TILE_SIDE, TILE_BYTES);                                                                  \
+        if (dtype == PXR_I8)                                                                                           \
+            TILE_DOT_SIGNED(sums, a, b);                                                                               \
+        else                                                                                                           \
+            TILE_DOT_UNSIGNED(sums, a, b);                                                                             \
+    }
+
+/* Chunk number `chunk` of those under way. */
+PXR_INLINE void multiply_chunk(const int chunk, const pxr_dtype dtype, const int64_t length, const char *weights,
+                               int64_t stride, const char *x)
+{
+    const int64_t bytes = length < TILE_BYTES ? length : TILE_BYTES;
+    switch (chunk) {
+    case 0:
+        MULTIPLY_CHUNK(0, 4, 6)
+        break;
+    case 1:
+        MULTIPLY_CHUNK(1, 5, 7)
+        break;
+    case 2:
+        MULTIPLY_CHUNK(2, 4, 6)
+        break;
+    default:
+        MULTIPLY_CHUNK(3, 5, 7)
+        break;
+    }
+}
+
+PXR_INLINE void store_chunk(const int chunk, int32_t (*exact)[TILE_SIDE])
+{
+    switch (chunk) {
+    case 0:
+        TILE_STORE(0, exact, TILE_BYTES);
+        break;
+    case 1:
+        TILE_STORE(1, exact, TILE_BYTES);
+        break;
+    case 2:
+        TILE_STORE(2, exact, TILE_BYTES);
+        break;
+    default:
+        TILE_STORE(3, exact, TILE_BYTES);
+        break;
+    }
+}
+
 /* Adds the block's part to a tile of sums, sums[c] those of column c; x is the tile's rows from k on. */
 PXR_TEMPLATE void int8_tile_of(const pxr_linear_job *job, const pxr_dtype dtype, const int shift, const char *x,
                                int64_t row, int64_t k, const amx_block *block, float (*sums)[TILE_SIDE])
 {
-    const int64_t length = (int64_t)1 << shift, bytes = length < TILE_BYTES ? length : TILE_BYTES;
-    const int64_t first = k >> shift, left = job->chunks.count - first;
+    const int64_t length = (int64_t)1 << shift, first = k >> shift, left = job->chunks.count - first;
     const int64_t chunks = left < INT8_DEPTH >> shift ? left : INT8_DEPTH >> shift;
     const int64_t scales_at = row * job->chunks.count + first * TILE_SIDE;
-    int32_t exact[TILE_SIDE][TILE_SIDE];
+    int32_t exact[AMX_CHUNKS][TILE_SIDE][TILE_SIDE];
     __m512 acc[TILE_SIDE];
 #pragma GCC unroll 16
     for (int c = 0; c < TILE_SIDE; c++) acc[c] = _mm512_loadu_ps(sums[c]);
-    for (int64_t i = 0; i < chunks; i++) {
-        TILE_ZERO(0);
-        for (int64_t at = i * length; at < (i + 1) * length; at += bytes, x += bytes * TILE_SIDE) {
-            TILE_LOAD(4, block->from + at, block->stride);
-            TILE_LOAD(6, x, TILE_BYTES);
-            if (dtype == PXR_I8)
-                TILE_DOT_SIGNED(0, 4, 6);
-            else
-                TILE_DOT_UNSIGNED(0, 4, 6);
-        }
-        TILE_STORE(0, exact, TILE_BYTES);
-        const __m512 x_scales = _mm512_loadu_ps(job->chunks.scales + scales_at + i * TILE_SIDE);
-        const __m512i corrections = _mm512_loadu_si512(job->chunks.corrections + scales_at + i * TILE_SIDE);
+    for (int64_t begin = 0; begin < chunks; begin += AMX_CHUNKS) {
+        const int64_t count = chunks - begin < AMX_CHUNKS ? chunks - begin : AMX_CHUNKS;
+#pragma GCC unroll 4
+        for (int i = 0; i < AMX_CHUNKS; i++)
+            if (i < count)
+                multiply_chunk(i, dtype, length, block->from + (begin + i) * length, block->stride,
+                               x + (begin + i) * length * TILE_SIDE);
+#pragma GCC unroll 4
+        for (int i = 0; i < AMX_CHUNKS; i++)
+            if (i < count) store_chunk(i, exact[i]);
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t at = scales_at + (begin + i) * TILE_SIDE;
+            const __m512 x_scales = _mm512_loadu_ps(job->chunks.scales + at);
+            const __m512i corrections = _mm512_loadu_si512(job->chunks.corrections + at);
 #pragma GCC unroll 16
-        for (int c = 0; c < TILE_SIDE; c++) {
-            __m512i sum = _mm512_loadu_si512(exact[c]);
-            if (dtype == PXR_U8) sum = _mm512_add_epi32(sum, corrections);
-            acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum),
-                                     _mm512_mul_ps(_mm512_set1_ps(block->scales[i][c]), x_scales), acc[c]);
+            for (int c = 0; c < TILE_SIDE; c++) {
+                __m512i sum = _mm512_loadu_si512(exact[i][c]);
+                if (dtype == PXR_U8) sum = _mm512_add_epi32(sum, corrections);
+                acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum),
+                                         _mm512_mul_ps(_mm512_set1_ps(block->scales[begin + i][c]), x_scales), acc[c]);
+            }
         }
     }
 #pragma GCC unroll 16
