@@ -21,7 +21,7 @@ enum {
     STRIP_ROWS = 4, /* rows, and columns, that share loads where there are a few */
     STRIP_TILE = SUMS / STRIP_ROWS,
     STEP = 64,        /* bytes of x in a step */
-    BLOCK_STEPS = 80, /* steps that a block of widened weights holds */
+    BLOCK_STEPS = 144, /* steps that a block of widened weights holds */
 };
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
