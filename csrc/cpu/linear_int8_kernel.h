@@ -288,8 +288,7 @@ PXR_INLINE void sum_step(const pxr_linear_job *job, const int rows, const pxr_dt
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) {
                 exact[r][c] = dot_bytes(corrections[r], first, x_first[r]);
-                if (dtype == PXR_U8 || registers == 2)
-                    exact[r][c] = dot_bytes(exact[r][c], second, x_second[r]);
+                if (dtype == PXR_U8 || registers == 2) exact[r][c] = dot_bytes(exact[r][c], second, x_second[r]);
             }
         }
 #pragma GCC unroll 4

@@ -20,8 +20,10 @@ enum {
     ROW_TILE = 4,   /* columns that share a load of x where there is one row */
     STRIP_ROWS = 4, /* rows, and columns, that share loads where there are a few */
     STRIP_TILE = SUMS / STRIP_ROWS,
-    STEP = 64,        /* bytes of x in a step */
-    BLOCK_STEPS = 144, /* steps that a block of widened weights holds */
+    STEP = 64, /* bytes of x in a step */
+    /* Steps that a block of widened weights holds. The fewer blocks, the less often sums leave the registers; where they
+     * are read part by part, a tile's rows of x must stay in the first-level cache. */
+    BLOCK_STEPS = PARTS == 1 ? 144 : 80,
 };
 
 /* ---- weights ---------------------------------------------------------------------------------------------------- */
