@@ -4,7 +4,7 @@
  * Weight rows are the first operand, as they lie. The second are the rows of x, arranged (pxr_linear_job): sixteen of them
  * together, four bytes of k of each. A tile of sums is 16 columns of `out` by 16 of its rows, turned on its way out.
  *
- * In bfloat16 a sum stays in its tile over all of k, 32 at a time: one order for one row as for thousands, but not that of
+ * In bfloat16 a sum takes up 32 of k at a time, all of k in order: one order for one row as for thousands, but not that of
  * other instruction sets. In int8 a chunk's sum is exact and the rest as in linear_int8_kernel.h: the same bits everywhere.
  */
 #ifndef PXR_CPU_LINEAR_AMX_KERNEL_H
@@ -29,7 +29,16 @@ PXR_INLINE void turn_tile(const float (*tile)[TILE_SIDE], float *sums, int64_t s
 
 /* ---- bfloat16 --------------------------------------------------------------------------------------------------- */
 
-enum { AMX_COLUMNS = PXR_LINEAR_TILE_COLUMNS, AMX_ROWS = 2 * TILE_SIDE };
+enum {
+    AMX_COLUMNS = PXR_LINEAR_TILE_COLUMNS,
+    AMX_ROWS = 2 * TILE_SIDE,
+    AMX_DEPTH = 1024, /* bytes of k that all rows of a part are multiplied by at a time: 32 KiB of weights stay near */
+};
+
+/* Sums of 32 columns by 32 rows. */
+typedef struct amx_sums {
+    float tiles[2][2][TILE_SIDE][TILE_SIDE]; /* tile of rows, of columns; column, row */
+} amx_sums;
 
 /* Weights of 32 columns, 64 bytes of each: as they lie, or copied with zeros for what is missing. */
 typedef struct amx_weights {
@@ -51,60 +60,76 @@ PXR_INLINE void find_weights(const pxr_linear_job *job, int64_t column, int64_t 
     weights->stride = TILE_BYTES;
 }
 
-/* sums[m][c] of `count` columns from `column` on; `two` tiles of rows, or one. With the first rows the next columns'
- * weights are asked for. */
+/* Adds the products of bytes begin .. end - 1 of k to the sums of `count` columns from `column` on, and of two tiles of
+ * rows or one. With the first rows the next columns' weights are asked for. */
 PXR_TEMPLATE void bf16_tiles(const pxr_linear_job *job, const bool two, const bool is_first, const char *x,
-                             int64_t column, int64_t count, float (*sums)[AMX_COLUMNS])
+                             int64_t column, int64_t count, int64_t begin, int64_t end, amx_sums *sums)
 {
     const char *second_x = x + TILE_SIDE * job->x_stride;
-    float tile[TILE_SIDE][TILE_SIDE];
     amx_weights weights;
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    for (int64_t begin = 0; begin < job->x_stride; begin += TILE_BYTES, x += TILE_SIZE, second_x += TILE_SIZE) {
-        find_weights(job, column, count, begin, &weights);
+    TILE_LOAD(0, (const char *)sums->tiles[0][0], TILE_BYTES);
+    TILE_LOAD(1, (const char *)sums->tiles[0][1], TILE_BYTES);
+    TILE_LOAD(2, (const char *)sums->tiles[1][0], TILE_BYTES);
+    TILE_LOAD(3, (const char *)sums->tiles[1][1], TILE_BYTES);
+    for (int64_t at = begin; at < end; at += TILE_BYTES) {
+        find_weights(job, column, count, at, &weights);
         for (int64_t c = 0; is_first && c < AMX_COLUMNS; c++)
             fetch(weights.from + (AMX_COLUMNS + c) * weights.stride, TILE_BYTES);
         TILE_LOAD(4, weights.from, weights.stride);
-        TILE_LOAD(6, x, TILE_BYTES);
+        TILE_LOAD(6, x + at * TILE_SIDE, TILE_BYTES);
         TILE_DOT_BF16(0, 4, 6);
         TILE_LOAD(5, weights.from + TILE_SIDE * weights.stride, weights.stride);
         TILE_DOT_BF16(1, 5, 6);
         if (!two) continue;
-        TILE_LOAD(7, second_x, TILE_BYTES);
+        TILE_LOAD(7, second_x + at * TILE_SIDE, TILE_BYTES);
         TILE_DOT_BF16(2, 4, 7);
         TILE_DOT_BF16(3, 5, 7);
     }
-    TILE_STORE(0, tile, TILE_BYTES);
-    turn_tile(tile, sums[0], AMX_COLUMNS);
-    TILE_STORE(1, tile, TILE_BYTES);
-    turn_tile(tile, sums[0] + TILE_SIDE, AMX_COLUMNS);
-    if (!two) return;
-    TILE_STORE(2, tile, TILE_BYTES);
-    turn_tile(tile, sums[TILE_SIDE], AMX_COLUMNS);
-    TILE_STORE(3, tile, TILE_BYTES);
-    turn_tile(tile, sums[TILE_SIDE] + TILE_SIDE, AMX_COLUMNS);
+    TILE_STORE(0, sums->tiles[0][0], TILE_BYTES);
+    TILE_STORE(1, sums->tiles[0][1], TILE_BYTES);
+    TILE_STORE(2, sums->tiles[1][0], TILE_BYTES);
+    TILE_STORE(3, sums->tiles[1][1], TILE_BYTES);
+}
+
+/* Turns the sums and finishes `rows` rows of `count` columns. */
+static void finish_tiles(const pxr_linear_job *job, int64_t row, int64_t rows, int64_t column, int64_t count,
+                         const amx_sums *sums)
+{
+    float turned[AMX_ROWS][AMX_COLUMNS];
+    for (int64_t tile = 0; tile * TILE_SIDE < rows; tile++)
+        for (int half = 0; half < 2; half++)
+            turn_tile(sums->tiles[tile][half], &turned[tile * TILE_SIDE][half * TILE_SIDE], AMX_COLUMNS);
+    for (int64_t r = 0; r < rows; r++) finish_row(job, row + r, column, turned[r], count);
+}
+
+static void amx_bf16_columns(const pxr_linear_job *job, const pxr_linear_part *part, int64_t column)
+{
+    amx_sums sums[PXR_LINEAR_ROWS / AMX_ROWS];
+    const int64_t left = part->column_end - column, count = left < AMX_COLUMNS ? left : AMX_COLUMNS;
+    const int64_t groups = (part->row_end - part->row_begin + AMX_ROWS - 1) / AMX_ROWS;
+    memset(sums, 0, (size_t)groups * sizeof *sums);
+    for (int64_t begin = 0; begin < job->x_stride; begin += AMX_DEPTH) {
+        const int64_t end = begin + AMX_DEPTH < job->x_stride ? begin + AMX_DEPTH : job->x_stride;
+        for (int64_t i = 0; i < groups; i++) {
+            const int64_t row = part->row_begin + i * AMX_ROWS;
+            const char *x = job->x.data + row * job->x_stride;
+            if (part->row_end - row > TILE_SIDE)
+                bf16_tiles(job, true, i == 0, x, column, count, begin, end, &sums[i]);
+            else
+                bf16_tiles(job, false, i == 0, x, column, count, begin, end, &sums[i]);
+        }
+    }
+    for (int64_t i = 0; i < groups; i++) {
+        const int64_t row = part->row_begin + i * AMX_ROWS, below = part->row_end - row;
+        finish_tiles(job, row, below < AMX_ROWS ? below : AMX_ROWS, column, count, &sums[i]);
+    }
 }
 
 static void amx_bf16(const pxr_linear_job *job, const pxr_linear_part *part)
 {
-    float sums[AMX_ROWS][AMX_COLUMNS];
     configure_tiles(TILE_BYTES);
-    for (int64_t column = part->column_begin; column < part->column_end; column += AMX_COLUMNS) {
-        const int64_t left = part->column_end - column, count = left < AMX_COLUMNS ? left : AMX_COLUMNS;
-        for (int64_t row = part->row_begin; row < part->row_end; row += AMX_ROWS) {
-            const int64_t below = part->row_end - row, rows = below < AMX_ROWS ? below : AMX_ROWS;
-            const char *x = job->x.data + row * job->x_stride;
-            const bool is_first = row == part->row_begin;
-            if (rows > TILE_SIDE)
-                bf16_tiles(job, true, is_first, x, column, count, sums);
-            else
-                bf16_tiles(job, false, is_first, x, column, count, sums);
-            for (int64_t r = 0; r < rows; r++) finish_row(job, row + r, column, sums[r], count);
-        }
-    }
+    for (int64_t column = part->column_begin; column < part->column_end; column += AMX_COLUMNS)
+        amx_bf16_columns(job, part, column);
     TILE_RELEASE();
 }
 
