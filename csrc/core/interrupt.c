@@ -18,9 +18,14 @@ bool pxr_interrupt_ignore(bool ignore)
     return before;
 }
 
+bool pxr_interrupt_pending(void)
+{
+    return !ignores && atomic_load_explicit(&requested, memory_order_relaxed);
+}
+
 bool pxr_interrupt_take(void)
 {
-    return !ignores && atomic_load_explicit(&requested, memory_order_relaxed) && atomic_exchange(&requested, 0);
+    return pxr_interrupt_pending() && atomic_exchange(&requested, 0);
 }
 
 pxr_status pxr_interrupt_check(pxr_error *error)

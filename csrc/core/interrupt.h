@@ -13,6 +13,9 @@ void pxr_interrupt(void);
  * which is the one to act. Returns what held before. */
 bool pxr_interrupt_ignore(bool ignore);
 
+/** True while somebody has asked and nobody has taken it: for callbacks that only stop somebody else's work. */
+bool pxr_interrupt_pending(void);
+
 /** True, once, when somebody asked since this was last true: whoever is told has to act on it. */
 bool pxr_interrupt_take(void);
 

@@ -137,11 +137,11 @@ static int refuse_to_open(AVFormatContext *format, AVIOContext **io, const char 
     return AVERROR(EPERM);
 }
 
-/* Asked by FFmpeg inside long reads. */
+/* Asked by FFmpeg inside long reads, which it then breaks off, now and then as if there were no more to read. */
 static int is_interrupted(void *opaque)
 {
     (void)opaque;
-    return pxr_interrupt_check(NULL) != PXR_OK;
+    return pxr_interrupt_pending();
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
@@ -151,11 +151,8 @@ static bool is_listed(const char *name, const char *list)
     return av_match_list(name, list, ',') > 0;
 }
 
-/* Fails with "interrupted" when that is why FFmpeg gave up, else with the given words. */
 static pxr_status fail_open(const pxr_ffmpeg *ffmpeg, int code, const char *what, pxr_error *error)
 {
-    const pxr_status status = pxr_interrupt_check(error);
-    if (status != PXR_OK) return status;
     return pxr_ffmpeg_fail(error, PXR_ERROR_FORMAT, code, "%s: %s", ffmpeg->source->name, what);
 }
 
@@ -314,6 +311,7 @@ pxr_status pxr_ffmpeg_open(pxr_ffmpeg *ffmpeg, pxr_media_source *source, pxr_err
     if (status == PXR_OK) status = find_streams(ffmpeg, error);
     if (status == PXR_OK) status = check_extent(ffmpeg, error);
     if (status == PXR_OK) status = open_decoder(ffmpeg, error);
+    if (pxr_interrupt_check(error) != PXR_OK) status = PXR_ERROR_INTERRUPTED; /* whatever FFmpeg made of it */
     if (status != PXR_OK) pxr_ffmpeg_close(ffmpeg);
     return status;
 }
@@ -350,8 +348,8 @@ pxr_status pxr_ffmpeg_next_packet(pxr_ffmpeg *ffmpeg, bool *found, pxr_error *er
         const pxr_status status = pxr_interrupt_check(error);
         if (status != PXR_OK) return status;
         const int code = av_read_frame(ffmpeg->format, packet);
+        if (code < 0 && pxr_interrupt_check(error) != PXR_OK) return PXR_ERROR_INTERRUPTED;
         if (code == AVERROR_EOF && !(ffmpeg->io->error < 0 && ffmpeg->io->error != AVERROR_EOF)) return PXR_OK;
-        if (code == AVERROR_EXIT && pxr_interrupt_check(error) != PXR_OK) return PXR_ERROR_INTERRUPTED;
         const bool ours = code >= 0 && packet->stream_index == ffmpeg->stream->index;
         if (code < 0 || (ours && (packet->flags & AV_PKT_FLAG_CORRUPT) && !may_have_gaps(ffmpeg)))
             return pxr_ffmpeg_fail(error, PXR_ERROR_FORMAT, code < 0 ? code : 0,

@@ -19,6 +19,8 @@ local function message(f, ...)
     return text
 end
 
+ffi.cdef "int raise(int signal);"
+
 describe("VideoReader", function()
     local CLIPS = {
         { "bframes.mp4", 40 }, { "bframes.mkv", 40 }, { "clip.ts", 20 }, { "clip.webm", 20 }, { "altref.webm", 30 },
@@ -246,7 +248,6 @@ describe("video.ahead", function()
         local reader = core.open_video(media.path "bframes.mp4")
         local all = sequence(0, 39)
         reader:begin(all)
-        ffi.cdef "int raise(int signal);"
         local ok, reason = pcall(core.interruptible, function()
             ffi.C.raise(2)
             for _, number in ipairs(all) do reader:read(number) end
@@ -255,6 +256,21 @@ describe("video.ahead", function()
         assert.matches("interrupted", tostring(reason))
         for _, number in ipairs { 0, 39 } do assert.equal(number, media.number(reader:read(number))) end
     end)
+end)
+
+describe("opening a video", function()
+    for _, name in ipairs { "bframes.mp4", "clip.ts", "clip.webm", "clip.gif" } do
+        it("is stopped by Ctrl-C, and is not taken for a damaged file: " .. name, function()
+            local ok, reason = pcall(core.interruptible, function()
+                ffi.C.raise(2)
+                core.open_video(media.path(name))
+            end)
+            assert.is_false(ok)
+            assert.equal("interrupted", reason)
+            assert.is_false(core.interrupted())
+            core.open_video(media.path(name)):free()
+        end)
+    end
 end)
 
 describe("video.load", function()
