@@ -345,6 +345,21 @@ pxr_status pxr_tensor_view(pxr_tensor *out, const pxr_tensor *tensor, int rank, 
     return PXR_OK;
 }
 
+/* Views may repeat elements, but their number must fit: dense readers trust it. */
+static pxr_status check_count(const pxr_tensor *tensor, pxr_error *error)
+{
+    int64_t count = (int64_t)pxr_dtype_size(tensor->dtype);
+    bool has_none = false;
+    for (int dim = 0; dim < tensor->rank; dim++) has_none |= tensor->size[dim] == 0;
+    for (int dim = 0; dim < tensor->rank && !has_none; dim++)
+        if (__builtin_mul_overflow(count, tensor->size[dim], &count)) {
+            char shape[PXR_SHAPE_TEXT];
+            return pxr_fail(error, PXR_ERROR_ARGUMENT, "a tensor %s has more elements than can be counted",
+                            pxr_tensor_shape_text(tensor, shape));
+        }
+    return PXR_OK;
+}
+
 pxr_status pxr_tensor_expand(pxr_tensor *out, const pxr_tensor *tensor, int rank, const int64_t *size, pxr_error *error)
 {
     char shape[PXR_SHAPE_TEXT];
@@ -363,6 +378,31 @@ pxr_status pxr_tensor_expand(pxr_tensor *out, const pxr_tensor *tensor, int rank
         made.size[dim] = wanted;
         made.stride[dim] = wanted == old && from >= 0 ? tensor->stride[from] : 0;
     }
+    const pxr_status status = check_count(&made, error);
+    if (status != PXR_OK) return status;
+    pxr_tensor_retain(tensor);
+    *out = made;
+    return PXR_OK;
+}
+
+pxr_status pxr_tensor_unfold(pxr_tensor *out, const pxr_tensor *tensor, int dim, int64_t window, int64_t step,
+                             pxr_error *error)
+{
+    char shape[PXR_SHAPE_TEXT];
+    if (check_dim(tensor, dim, error) != PXR_OK) return PXR_ERROR_ARGUMENT;
+    if (window < 1 || window > tensor->size[dim] || step < 1)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "dim %d of a tensor %s has no windows of %lld, %lld apart", dim + 1,
+                        pxr_tensor_shape_text(tensor, shape), (long long)window, (long long)step);
+    if (tensor->rank == PXR_MAX_RANK)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "windows of a tensor %s would have more than %d dims",
+                        pxr_tensor_shape_text(tensor, shape), PXR_MAX_RANK);
+    pxr_tensor made = *tensor;
+    made.size[dim] = (tensor->size[dim] - window) / step + 1;
+    made.stride[dim] = made.size[dim] > 1 ? tensor->stride[dim] * step : tensor->stride[dim];
+    made.size[made.rank] = window;
+    made.stride[made.rank++] = tensor->stride[dim];
+    const pxr_status status = check_count(&made, error);
+    if (status != PXR_OK) return status;
     pxr_tensor_retain(tensor);
     *out = made;
     return PXR_OK;

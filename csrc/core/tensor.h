@@ -106,6 +106,10 @@ pxr_status pxr_tensor_permute(pxr_tensor *out, const pxr_tensor *tensor, const i
  * else PXR_ERROR_ARGUMENT (make it contiguous first). */
 pxr_status pxr_tensor_view(pxr_tensor *out, const pxr_tensor *tensor, int rank, const int64_t *size, pxr_error *error);
 
+/** Windows of `window` elements along a dim, `step` apart, as a new last dim. */
+pxr_status pxr_tensor_unfold(pxr_tensor *out, const pxr_tensor *tensor, int dim, int64_t window, int64_t step,
+                             pxr_error *error);
+
 /** Sizes of 1 grown to `size` by stride 0; new dims may be added in front; -1 keeps a size. */
 pxr_status pxr_tensor_expand(pxr_tensor *out, const pxr_tensor *tensor, int rank, const int64_t *size,
                              pxr_error *error);

@@ -15,13 +15,21 @@ typedef struct drawing {
     int64_t next; /* element that comes next, in row-major order */
 } drawing;
 
+/* The bits of a word of which a uniform number is made: as many as the type holds, else the largest would round to 1. */
+static uint32_t uniform_bits(pxr_dtype dtype)
+{
+    return dtype == PXR_BF16 ? 0xff000000u : dtype == PXR_F16 ? 0xffe00000u : 0xffffffffu;
+}
+
 /* Box-Muller: words 0 and 1 give numbers 0 and 1, words 2 and 3 the others. The radius takes 1 - u, which is never 0. */
 static void four_numbers(const pxr_random_fill_args *args, int64_t block, float numbers[4])
 {
     uint32_t words[4];
     pxr_philox(args->seed, (uint64_t)block, 0, words);
-    for (int i = 0; i < 4; i++) numbers[i] = pxr_unit_float(words[i]);
-    if (args->kind == PXR_RANDOM_UNIFORM) return;
+    const bool uniform = args->kind == PXR_RANDOM_UNIFORM;
+    const uint32_t bits = uniform ? uniform_bits(args->out->dtype) : 0xffffffffu;
+    for (int i = 0; i < 4; i++) numbers[i] = pxr_unit_float(words[i] & bits);
+    if (uniform) return;
     for (int i = 0; i < 4; i += 2) {
         const float radius = sqrtf(-2.0f * logf(1.0f - numbers[i])), angle = 6.28318530717958648f * numbers[i + 1];
         numbers[i] = radius * cosf(angle);

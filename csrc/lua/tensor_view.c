@@ -337,18 +337,14 @@ static int squeeze(lua_State *L)
  */
 static int unfold(lua_State *L)
 {
+    pxr_error error = {0};
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     const int dim = pxr_lua_check_dim(L, 2, x->rank);
     const int64_t window = pxr_lua_check_integer(L, 3, 1, x->size[dim]);
     const int64_t step = pxr_lua_check_integer(L, 4, 1, INT64_C(1) << 53);
-    if (x->rank == PXR_MAX_RANK) luaL_argerror(L, 1, "the result would have more dims than a tensor can");
     pxr_tensor *out = pxr_lua_new_tensor(L);
-    pxr_tensor_alias(out, x);
-    const int64_t windows = (x->size[dim] - window) / step + 1;
-    out->size[dim] = windows;
-    out->stride[dim] = windows > 1 ? x->stride[dim] * step : x->stride[dim];
-    out->size[out->rank] = window;
-    out->stride[out->rank++] = x->stride[dim];
+    const pxr_status status = pxr_tensor_unfold(out, x, dim, window, step, &error);
+    pxr_lua_check(L, status, &error);
     return 1;
 }
 
