@@ -6,7 +6,7 @@
 
 /* ---- one tensor ------------------------------------------------------------------------------------------------ */
 
-typedef enum layout { ROWS_DENSE, CONTIGUOUS } layout;
+typedef enum layout { ROWS_DENSE, ROWS_WRITTEN /* dense, and each a place of its own */, CONTIGUOUS } layout;
 
 enum {
     FLOAT32 = 1u << PXR_F32,
@@ -57,7 +57,14 @@ static void shape_text(const expectation *expected, char *text, size_t capacity)
 
 static bool layout_fits(const pxr_tensor *tensor, layout wanted)
 {
-    return wanted == ROWS_DENSE ? pxr_tensor_rows_are_dense(tensor) : pxr_tensor_is_contiguous(tensor);
+    return wanted == CONTIGUOUS ? pxr_tensor_is_contiguous(tensor) : pxr_tensor_rows_are_dense(tensor);
+}
+
+static bool is_expanded(const pxr_tensor *tensor)
+{
+    for (int dim = 0; dim < tensor->rank; dim++)
+        if (tensor->size[dim] > 1 && tensor->stride[dim] == 0) return true;
+    return false;
 }
 
 /* Checks one tensor; `device` is NULL for the first one of a call and is filled by it. */
@@ -78,8 +85,11 @@ static pxr_status check_tensor(const char *op, const expectation *expected, pxr_
     if (!layout_fits(tensor, expected->layout))
         return pxr_fail(error, PXR_ERROR_ARGUMENT, "%s: %s %s must %s: make it contiguous first", op, expected->name,
                         found,
-                        expected->layout == ROWS_DENSE ? "have dense rows (stride 1 in the last dim)"
-                                                       : "be contiguous");
+                        expected->layout == CONTIGUOUS ? "be contiguous"
+                                                       : "have dense rows (stride 1 in the last dim)");
+    if (expected->layout == ROWS_WRITTEN && is_expanded(tensor))
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "%s: %s is an expanded view and cannot be written to", op,
+                        expected->name);
     pxr_device *holder = pxr_tensor_device(tensor);
     if (!*device) *device = holder;
     if (*device != holder)
@@ -205,7 +215,7 @@ pxr_status pxr_check_rope(const pxr_rope_args *args, pxr_device **device, pxr_er
 {
     const int64_t rows = size_of(args->out, 0), head_dim = size_of(args->out, 2), half = head_dim / 2;
     const pxr_status status = CHECK_TENSORS(
-        "rope", {"out", args->out, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}},
+        "rope", {"out", args->out, FLOAT32, ROWS_WRITTEN, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}},
         {"cos", args->cos, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"head_dim/2", half}}},
         {"sin", args->sin, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"head_dim/2", half}}});
     if (status != PXR_OK) return status;
@@ -221,7 +231,7 @@ pxr_status pxr_check_rope_store(const pxr_rope_store_args *args, pxr_device **de
     const int64_t kv_heads = size_of(args->k, 1), batch = size_of(args->keys, 0), m = size_of(args->keys, 1);
     const unsigned own = args->keys ? FLOATS & 1u << args->keys->dtype : 0;
     const pxr_status status = CHECK_TENSORS(
-        "rope_store", {"q", args->q, FLOAT32, ROWS_DENSE, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}},
+        "rope_store", {"q", args->q, FLOAT32, ROWS_WRITTEN, 3, {{"n", FREE}, {"heads", FREE}, {"head_dim", FREE}}},
         {"k", args->k, FLOAT32, ROWS_DENSE, 3, {{"n", rows}, {"kv_heads", FREE}, {"head_dim", head_dim}}},
         {"v", args->v, FLOAT32, ROWS_DENSE, 3, {{"n", rows}, {"kv_heads", kv_heads}, {"head_dim", head_dim}}},
         {"cos", args->cos, FLOAT32, ROWS_DENSE, 2, {{"n", rows}, {"head_dim/2", half}}},
@@ -229,13 +239,13 @@ pxr_status pxr_check_rope_store(const pxr_rope_store_args *args, pxr_device **de
         {"keys",
          args->keys,
          FLOATS,
-         ROWS_DENSE,
+         ROWS_WRITTEN,
          4,
          {{"batch", FREE}, {"m", FREE}, {"kv_heads", kv_heads}, {"head_dim", head_dim}}},
         {"values",
          args->values,
          own,
-         ROWS_DENSE,
+         ROWS_WRITTEN,
          4,
          {{"batch", batch}, {"m", m}, {"kv_heads", kv_heads}, {"head_dim", head_dim}}},
         {"places", args->places, INT64, CONTIGUOUS, 1, {{"n", rows}}});
@@ -270,6 +280,10 @@ static pxr_status check_segment(const pxr_attention_args *args, int64_t index, p
     if (segment->batch < 0 || segment->batch >= batches)
         return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: segment %lld is of batch %lld, there are %lld", number,
                         (long long)segment->batch, (long long)batches);
+    if (index > 0 && segment->query_begin < segment[-1].query_begin + segment[-1].query_count)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT,
+                        "attention: segment %lld begins at row %lld of q, within or before segment %lld", number,
+                        (long long)segment->query_begin, number - 1);
     if (segment->query_count > 0 && segment->key_count < (args->causal ? segment->query_count : 1))
         return pxr_fail(error, PXR_ERROR_ARGUMENT, "attention: segment %lld has %lld queries but only %lld keys",
                         number, (long long)segment->query_count, (long long)segment->key_count);

@@ -109,7 +109,7 @@ typedef struct pxr_attention_args {
     const pxr_tensor *k;   /* [m,kv_heads,head_dim] or [batch,m,kv_heads,head_dim] float32 or float16 (any float type
                               where the memory is not the host's), rows dense */
     const pxr_tensor *v;   /* as k */
-    const pxr_attention_segment *segments; /* host memory; the query ranges do not overlap */
+    const pxr_attention_segment *segments; /* host memory; in order of their queries, which none shares */
     int64_t segment_count;
     const pxr_tensor *places; /* [segment_count] int64, contiguous, or NULL */
     float scale;

@@ -174,6 +174,8 @@ describe("attention", function()
         assert.error_matches(with { segments = { { key_begin = 6, key_count = 1 } } },
             "segment 0 has 1 keys from row 5")
         assert.error_matches(with { segments = { { batch = 2 } } }, "segment 0 is of batch 1, there are 1")
+        assert.error_matches(with { segments = { { query_count = 2 }, { query_begin = 2, query_count = 1 } } },
+            "segment 1 begins at row 1 of q, within or before segment 0")
         assert.error_matches(with { causal = true, segments = { { key_count = 3 } } },
             "4 queries but only 3 keys")
         assert.error_matches(with { casual = true }, "there is no option 'casual'")
