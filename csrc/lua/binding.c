@@ -19,6 +19,14 @@ void pxr_lua_check(lua_State *L, pxr_status status, const pxr_error *error)
     lua_error(L);
 }
 
+void pxr_lua_check_file(lua_State *L, pxr_status status, pxr_error *error, const char *path)
+{
+    const size_t length = strlen(path);
+    const bool is_named = strncmp(error->message, path, length) == 0 && strchr(": ", error->message[length]);
+    if (status != PXR_OK && status != PXR_ERROR_INTERRUPTED && !is_named) pxr_error_prefix(error, "%s", path);
+    pxr_lua_check(L, status, error);
+}
+
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
 enum { SOFT_LIMIT = 256 << 20 /* bytes */ };

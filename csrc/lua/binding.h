@@ -23,6 +23,9 @@
 /** Raises the error's message if status is not PXR_OK. */
 void pxr_lua_check(lua_State *L, pxr_status status, const pxr_error *error);
 
+/** pxr_lua_check of what was done with a file, whose name goes in front unless the message begins with it. */
+void pxr_lua_check_file(lua_State *L, pxr_status status, pxr_error *error, const char *path);
+
 /** Collects garbage when the library's memory has outgrown the soft limit (docs/memory.md). Call on entry to functions
  * that allocate tensors, before any C state is held. */
 void pxr_lua_collect_if_needed(lua_State *L);

@@ -53,13 +53,6 @@ static void release_keeper(lua_State *L, int index)
     lua_call(L, 1, 0);
 }
 
-/* Raises a reader's error with the file's name in front, if it is not there already. */
-static void check_file(lua_State *L, pxr_status status, pxr_error *error, const char *path)
-{
-    if (status != PXR_OK && strncmp(error->message, path, strlen(path)) != 0) pxr_error_prefix(error, "%s", path);
-    pxr_lua_check(L, status, error);
-}
-
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
 /* Pushes a table from names to tensors. */
@@ -93,7 +86,7 @@ static keeper *open_file(lua_State *L, const char *path)
     held->tensors = pxr_tensor_map_new();
     const pxr_status status = held->tensors ? pxr_mapped_file_open(&held->file, path, &error)
                                             : pxr_fail_memory(&error, 0, "a table of tensors");
-    check_file(L, status, &error, path);
+    pxr_lua_check_file(L, status, &error, path);
     return held;
 }
 
@@ -108,7 +101,7 @@ static int read_safetensors(lua_State *L)
     const char *path = pxr_lua_check_path(L, 1);
     pxr_error error = {0};
     keeper *held = open_file(L, path);
-    check_file(L, pxr_safetensors_read(&held->file, held->tensors, &held->metadata, &error), &error, path);
+    pxr_lua_check_file(L, pxr_safetensors_read(&held->file, held->tensors, &held->metadata, &error), &error, path);
     push_tensors(L, held->tensors);
     push_metadata(L, &held->metadata);
     release_keeper(L, 2);
@@ -126,7 +119,7 @@ static int read_torch(lua_State *L)
     const char *path = pxr_lua_check_path(L, 1);
     pxr_error error = {0};
     keeper *held = open_file(L, path);
-    check_file(L, pxr_torch_read(&held->file, held->tensors, &error), &error, path);
+    pxr_lua_check_file(L, pxr_torch_read(&held->file, held->tensors, &error), &error, path);
     push_tensors(L, held->tensors);
     release_keeper(L, 2);
     return 1;
@@ -142,7 +135,7 @@ static int read_npy(lua_State *L)
     const char *path = pxr_lua_check_path(L, 1);
     pxr_error error = {0};
     keeper *held = open_file(L, path);
-    check_file(L, pxr_npy_read(pxr_lua_new_tensor(L), &held->file, &error), &error, path);
+    pxr_lua_check_file(L, pxr_npy_read(pxr_lua_new_tensor(L), &held->file, &error), &error, path);
     release_keeper(L, 2);
     return 1;
 }
@@ -170,7 +163,7 @@ static int write_npy(lua_State *L)
     const char *path = pxr_lua_check_path(L, 1);
     const pxr_tensor *tensor = pxr_lua_check_tensor(L, 2);
     pxr_error error = {0};
-    check_file(L, pxr_npy_write(path, tensor, &error), &error, path);
+    pxr_lua_check_file(L, pxr_npy_write(path, tensor, &error), &error, path);
     return 0;
 }
 
@@ -184,6 +177,8 @@ static void read_metadata_table(lua_State *L, int index, pxr_metadata *metadata)
         pxr_error error = {0};
         if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
             luaL_argerror(L, index, "metadata goes from strings to strings");
+        if (strlen(lua_tostring(L, -2)) != lua_objlen(L, -2) || strlen(lua_tostring(L, -1)) != lua_objlen(L, -1))
+            luaL_argerror(L, index, lua_pushfstring(L, "metadata '%s' has NUL bytes", lua_tostring(L, -2)));
         pxr_lua_check(L, pxr_metadata_add(metadata, lua_tostring(L, -2), lua_tostring(L, -1), &error), &error);
         lua_pop(L, 1);
     }
@@ -235,7 +230,7 @@ static int write_safetensors(lua_State *L)
         status = pxr_safetensors_writer_close(writer, &error);
     else
         pxr_safetensors_writer_abandon(writer);
-    check_file(L, status, &error, path);
+    pxr_lua_check_file(L, status, &error, path);
     return 0;
 }
 
@@ -274,21 +269,28 @@ static void read_shape(lua_State *L, pxr_safetensors_entry *entry, int declared)
     lua_pop(L, 1);
 }
 
+/* Pushes a field that the table on top of the stack itself holds, and so keeps. */
+static void push_field(lua_State *L, const char *name)
+{
+    lua_pushstring(L, name);
+    lua_rawget(L, -2);
+}
+
 /* One {name=, dtype=, shape=} on top of the stack, popped. Its name stays anchored by the list. */
 static void read_entry(lua_State *L, pxr_safetensors_entry *entry, int declared)
 {
     if (!lua_istable(L, -1)) luaL_error(L, "tensor %d: a table {name=, dtype=, shape=} expected", declared);
-    lua_getfield(L, -1, "name");
+    push_field(L, "name");
     size_t length = 0;
     entry->name = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &length) : NULL;
     if (!entry->name || strlen(entry->name) != length)
         luaL_error(L, "tensor %d: name: a string without NUL bytes expected", declared);
     lua_pop(L, 1);
-    lua_getfield(L, -1, "dtype");
+    push_field(L, "dtype");
     const char *dtype = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
     if (!pxr_dtype_parse(dtype, &entry->dtype)) luaL_error(L, "tensor %d: no such dtype: '%s'", declared, dtype);
     lua_pop(L, 1);
-    lua_getfield(L, -1, "shape");
+    push_field(L, "shape");
     read_shape(L, entry, declared);
     lua_pop(L, 1);
 }
@@ -319,7 +321,8 @@ static int new_writer(lua_State *L)
     *writer = NULL;
     luaL_getmetatable(L, WRITER);
     lua_setmetatable(L, -2);
-    check_file(L, pxr_safetensors_writer_open(writer, path, entries, count, &held->metadata, &error), &error, path);
+    pxr_lua_check_file(L, pxr_safetensors_writer_open(writer, path, entries, count, &held->metadata, &error), &error,
+                       path);
     return 1;
 }
 

@@ -33,7 +33,8 @@ static void check_keys(lua_State *L, int index, const char *const *names)
 static bool push_option(lua_State *L, int index, const char *key)
 {
     if (lua_isnoneornil(L, index)) return false;
-    lua_getfield(L, index, key);
+    lua_pushstring(L, key);
+    lua_rawget(L, index); /* what `__index` would make nothing would keep */
     if (!lua_isnil(L, -1)) return true;
     lua_pop(L, 1);
     return false;

@@ -45,13 +45,6 @@ static keeper *push_keeper(lua_State *L)
     return held;
 }
 
-/* Lets go and raises with the file's name in front of the message, if it is not there already. */
-static void check_file(lua_State *L, pxr_status status, pxr_error *error, const char *path)
-{
-    if (status != PXR_OK && !strstr(error->message, path)) pxr_error_prefix(error, "%s", path);
-    pxr_lua_check(L, status, error);
-}
-
 /* ---- reading --------------------------------------------------------------------------------------------------- */
 
 typedef pxr_status (*decoder)(pxr_tensor *out, const void *data, size_t length, pxr_error *error);
@@ -66,7 +59,7 @@ static int read_with(lua_State *L, decoder decode)
     pxr_status status = pxr_mapped_file_open(&held->file, path, &error);
     if (status == PXR_OK) status = decode(out, held->file.data, (size_t)held->file.size[0], &error);
     let_go(held);
-    check_file(L, status, &error, path);
+    pxr_lua_check_file(L, status, &error, path);
     return 1;
 }
 
@@ -141,7 +134,7 @@ static int end_image(lua_State *L)
     coming_image *coming = luaL_checkudata(L, 1, COMING);
     pxr_background_finish(coming->reader);
     coming->reader = NULL;
-    check_file(L, coming->status, &coming->error, coming->path);
+    pxr_lua_check_file(L, coming->status, &coming->error, coming->path);
     if (!coming->picture.storage) return luaL_error(L, "core.end_image: the picture was taken already");
     pxr_tensor *out = pxr_lua_new_tensor(L);
     *out = coming->picture;
@@ -201,7 +194,7 @@ static int picture_format(lua_State *L)
         indexed = format == PXR_PICTURE_PNG && length > COLOUR_TYPE && data[COLOUR_TYPE] == INDEXED;
     }
     let_go(held);
-    check_file(L, status, &error, path);
+    pxr_lua_check_file(L, status, &error, path);
     lua_pushstring(L, names[format]);
     lua_pushboolean(L, indexed);
     return 2;
@@ -227,7 +220,7 @@ static int write_png(lua_State *L)
     if (status == PXR_OK) status = pxr_output_file_write(&held->output, 0, held->png, length, &error);
     if (status == PXR_OK) status = pxr_output_file_commit(&held->output, &error);
     let_go(held);
-    check_file(L, status, &error, path);
+    pxr_lua_check_file(L, status, &error, path);
     return 0;
 }
 

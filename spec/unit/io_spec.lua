@@ -1,6 +1,8 @@
 -- Files of tensors: what NumPy, PyTorch and safetensors wrote is read as they meant it, what we write they could read,
 -- and every lie in a file is refused in words.
 local core = require "pixelrefer.core"
+local lfs = require "lfs"
+
 local json = require "pixelrefer.json"
 
 local files = require "support.files"
@@ -73,6 +75,26 @@ describe("files of tensors", function()
             assert.has_error(function() read("") end)
             assert.has_error(function() read("a\0b") end)
         end
+    end)
+
+    it("says which file it is, whatever its name", function()
+        local here = lfs.currentdir()
+        finally(function() lfs.chdir(here) end)
+        lfs.chdir(directory)
+        for _, name in ipairs { "n", "other" } do -- "npy: .." begins with the first
+            temporary(name, "junk")
+            assert.equal(name .. ": npy:", refusal(core.read_npy, name):match("^.-: npy:"))
+        end
+    end)
+
+    it("refuses names and metadata that the file could not keep", function()
+        local path, one = directory .. "/names.safetensors", tensor_of { 1 }
+        for _, metadata in ipairs { { ["k\0b"] = "v" }, { k = "v\0w" } } do
+            assert.error_matches(function() core.write_safetensors(path, { a = one }, metadata) end,
+                "metadata 'k' has NUL bytes")
+        end
+        local made = setmetatable({ dtype = "float32", shape = { 1 } }, { __index = function() return "a" end })
+        assert.error_matches(function() core.safetensors_writer(path, { made }) end, "tensor 1: name: a string")
     end)
 
     it("maps privately: writing into a tensor leaves the file as it was", function()

@@ -97,6 +97,8 @@ describe("fused ops", function()
             assert.error_matches(function() core.linears(x, one, { weight = uniform { 5, 47 } }) end,
                 "product 2: linear: weight is %[5x47%]")
             assert.error_matches(function() core.linears(x, one, { bias = w }) end, "weight expected")
+            local made = setmetatable({}, { __index = function() return uniform { 5, 48 } end }) -- kept by nothing
+            assert.error_matches(function() core.linears(x, made) end, "weight expected")
             assert.error_matches(function() core.linears(x, { wieght = w }) end, "there is no option 'wieght'")
             assert.error_matches(function() core.linears(x, w) end, "table expected")
             assert.error_matches(function() core.linears(x, { weight = w, activation = "relu" }) end, "relu")
@@ -339,6 +341,9 @@ describe("fused ops", function()
         assert.equal(x, core.rope(x, uniform { 2, 2 }, uniform { 2, 2 }))
         assert.error_matches(function() core.rope(uniform { 2, 1, 5 }, uniform { 2, 2 }, uniform { 2, 2 }) end,
             "head_dim is 5, expected an even number")
+        local repeated = uniform({ 1, 2, 4 }):expand(3, 2, 4)
+        assert.error_matches(function() core.rope(repeated, uniform { 3, 2 }, uniform { 3, 2 }) end,
+            "rope: out is an expanded view and cannot be written to")
     end)
 
     describe("rope_store", function()
