@@ -265,6 +265,8 @@ static void area_rows(const void *context, int64_t begin, int64_t end, void *scr
     }
 }
 
+enum { AREA_BOX = 1 << 24 /* pixels whose sum fits 32 bits */ };
+
 /* Whole scales in both directions: integer sums of step_y x step_x boxes; 2 x 2 rounds up at a half, others to even. */
 static void area_boxes(const void *context, int64_t begin, int64_t end, void *scratch)
 {
@@ -272,7 +274,7 @@ static void area_boxes(const void *context, int64_t begin, int64_t end, void *sc
     const int64_t channels = a->shape.channels, row = a->shape.out_width * channels;
     const bool halves = a->step_x == 2 && a->step_y == 2 && channels != 2;
     const float share = 1.0f / (float)(a->step_x * a->step_y);
-    int32_t *sum = scratch; /* [out_width, channels] */
+    uint32_t *sum = scratch; /* [out_width, channels]; a box has at most AREA_BOX pixels */
     for (int64_t y = begin; y < end; y++) {
         memset(sum, 0, (size_t)row * sizeof *sum);
         for (int64_t j = 0; j < a->step_y; j++) {
@@ -295,7 +297,8 @@ static pxr_status resize_area(const pxr_resize_shape *shape, const pxr_tensor *o
     const size_t scratch = (size_t)row * 2 * sizeof(float);
     a.step_x = round_even(scale_x);
     a.step_y = round_even(scale_y);
-    if (fabs(scale_x - a.step_x) < DBL_EPSILON && fabs(scale_y - a.step_y) < DBL_EPSILON)
+    const bool is_whole = fabs(scale_x - a.step_x) < DBL_EPSILON && fabs(scale_y - a.step_y) < DBL_EPSILON;
+    if (is_whole && (int64_t)a.step_x * a.step_y <= AREA_BOX)
         return pxr_resize_bands(shape->out_height, work, scratch, area_boxes, &a, error);
     pxr_status status = make_area_axis(&a.columns, shape->in_width, shape->out_width, scale_x, error);
     if (status == PXR_OK) status = make_area_axis(&a.rows, shape->in_height, shape->out_height, scale_y, error);

@@ -189,7 +189,10 @@ static pxr_status drain(pxr_token_stream *stream, pxr_text_buffer *text, bool at
         if (character == PXR_UTF8_INCOMPLETE && !at_end) return PXR_OK;
         if (character == PXR_UTF8_INCOMPLETE) character = PXR_UTF8_REPLACEMENT;
         const pxr_status status = append(text, written, pxr_utf8_write(character, written), error);
-        if (status != PXR_OK) return status;
+        if (status != PXR_OK) {
+            stream->pending_count = 0; /* there is no room for more than a character */
+            return status;
+        }
         stream->pending_count -= size;
         memmove(stream->pending, stream->pending + size, stream->pending_count);
     }

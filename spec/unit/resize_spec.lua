@@ -77,6 +77,12 @@ describe("core.resize", function()
         core.threads(threads)
     end)
 
+    it("averages boxes of more pixels than 32 bits can sum up", function()
+        local white = tensor.full({ 4096, 8192, 1 }, 255, { dtype = "uint8" })
+        assert.equal(255, core.resize(white, 1, 1, "opencv_area"):item())
+        assert.equal(255, core.resize(white:narrow(1, 1, 2048):contiguous(), 1, 1, "opencv_area"):item())
+    end)
+
     it("leaves a picture of the same size as it is", function()
         local picture = noise(5, 7, 3)
         for _, kind in ipairs { "pillow_bicubic", "opencv_linear", "opencv_area", "torch_bilinear" } do

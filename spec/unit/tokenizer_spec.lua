@@ -240,6 +240,16 @@ describe("tokenizer", function()
             end
         end)
 
+        it("go on after memory that ran out", function()
+            local stream, id = tiny:stream(), tiny:id("e")
+            for _ = 1, 12 do
+                core.memory_fail_at(core.memory_allocations() + 1)
+                assert.is_false(pcall(stream.push, stream, id))
+                core.memory_fail_at(0)
+            end
+            assert.equal("e", stream:push(id))
+        end)
+
         it("keep their tokenizer alive", function()
             local stream = tokenizer.load(TINY):stream()
             collectgarbage()
