@@ -447,7 +447,7 @@ pxr_status pxr_gpu_attention_weights(pxr_device *device, const pxr_attention_wei
     job.scale = args->scale;
     job.causal = args->causal;
     if (pxr_tensor_count(args->out) == 0) return PXR_OK;
-    const unsigned blocks = (unsigned)(args->q->size[1] * args->q->size[0]);
+    const unsigned blocks = pxr_gpu_grid(args->q->size[1] * args->q->size[0]);
     return pxr_gpu_launched(device, "attention_weights",
                             GPU_LAUNCH(attention_weights_rows, blocks, WEIGHTS_THREADS, 0, pxr_gpu_of(device)->stream,
                                        job),

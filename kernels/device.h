@@ -28,7 +28,8 @@ struct pxr_gpu_cached_block {
 
 struct pxr_gpu_lt_choices;
 
-static const int64_t PXR_GPU_FINE = INT64_MAX; /* of a search for what is wrong */
+static const size_t PXR_GPU_LARGEST_BLOCK = (size_t)1 << 47; /* of the last size class */
+static const int64_t PXR_GPU_FINE = INT64_MAX;               /* of a search for what is wrong */
 
 enum {
     PXR_GPU_STAGING_BYTES = 8 << 20,
@@ -101,6 +102,13 @@ void pxr_gpu_forget(pxr_device *device, void *work);
 static inline int64_t pxr_gpu_blocks(int64_t count, int64_t each)
 {
     return (count + each - 1) / each;
+}
+
+/** So many blocks as a launch's grid; of more than a card can count it makes what no launch takes: the op fails, and
+ * does not do a part of its work. */
+static inline unsigned pxr_gpu_grid(int64_t blocks)
+{
+    return blocks > INT32_MAX ? UINT32_MAX : (unsigned)blocks;
 }
 
 /* The ops of this backend, one a slot of the table; those that are missing are not on the device. */

@@ -288,7 +288,7 @@ pxr_status pxr_gpu_attention_flash(pxr_device *device, const pxr_gpu_attention_j
     job.q = static_cast<__nv_bfloat16 *>(scratch);
     job.k = job.q + q_count;
     job.v = job.k + k_count;
-    const dim3 grid((unsigned)pxr_gpu_blocks(most, PACK_THREADS), 3, (unsigned)count);
+    const dim3 grid(pxr_gpu_grid(pxr_gpu_blocks(most, PACK_THREADS)), 3, (unsigned)count);
     cudaError_t result = GPU_LAUNCH(pack_rows, grid, PACK_THREADS, 0, stream, job, *segments, begins);
     if (result == cudaSuccess)
         result = attention->head_dim == 72 ? launch<72>(job, *segments, begins, count, longest, stream)

@@ -104,13 +104,13 @@ __global__ void __launch_bounds__(KMEANS_THREADS) kmeans_move(kmeans_job job, in
 static cudaError_t run_rounds(const kmeans_job &job, int rounds, cudaStream_t stream)
 {
     const int values = job.clusters * job.width;
-    const unsigned starts = (unsigned)pxr_gpu_blocks(values > rounds ? values : rounds + 1, KMEANS_THREADS);
-    const unsigned points = (unsigned)pxr_gpu_blocks(job.count, KMEANS_THREADS);
+    const unsigned starts = pxr_gpu_grid(pxr_gpu_blocks(values > rounds ? values : rounds + 1, KMEANS_THREADS));
+    const unsigned points = pxr_gpu_grid(pxr_gpu_blocks(job.count, KMEANS_THREADS));
     cudaError_t result = GPU_LAUNCH(kmeans_start, starts, KMEANS_THREADS, 0, stream, job, rounds);
     for (int round = 0; result == cudaSuccess && round < rounds; round++) {
         result = GPU_LAUNCH(kmeans_assign, points, KMEANS_THREADS, 0, stream, job, round);
         if (result == cudaSuccess)
-            result = GPU_LAUNCH(kmeans_average, (unsigned)pxr_gpu_blocks(values, KMEANS_THREADS), KMEANS_THREADS, 0,
+            result = GPU_LAUNCH(kmeans_average, pxr_gpu_grid(pxr_gpu_blocks(values, KMEANS_THREADS)), KMEANS_THREADS, 0,
                                 stream, job, round);
         if (result == cudaSuccess) result = GPU_LAUNCH(kmeans_move, 1, KMEANS_THREADS, 0, stream, job, round);
     }
@@ -179,7 +179,7 @@ pxr_status pxr_gpu_pairwise_distance(pxr_device *device, const pxr_pairwise_dist
     job.count = pxr_tensor_count(args->out);
     job.width = (int)args->a->size[1];
     if (job.count == 0) return PXR_OK;
-    const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, KMEANS_THREADS);
+    const unsigned blocks = pxr_gpu_grid(pxr_gpu_blocks(job.count, KMEANS_THREADS));
     return pxr_gpu_launched(device, "pairwise_distance",
                             GPU_LAUNCH(distance_pairs, blocks, KMEANS_THREADS, 0, pxr_gpu_of(device)->stream, job),
                             error);

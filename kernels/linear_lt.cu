@@ -317,8 +317,8 @@ static pxr_status prepare(pxr_device *device, const pxr_gpu_linear_job *job, lt_
     if (converts) operands->bias = pack.packed_bias;
     const int64_t threads = converts && job->columns > pack.pieces ? job->columns : pack.pieces;
     return pxr_gpu_launched(device, "linear",
-                            GPU_LAUNCH(pack_operands, (unsigned)pxr_gpu_blocks(threads, PACK_THREADS), PACK_THREADS, 0,
-                                       pxr_gpu_of(device)->stream, pack),
+                            GPU_LAUNCH(pack_operands, pxr_gpu_grid(pxr_gpu_blocks(threads, PACK_THREADS)), PACK_THREADS,
+                                       0, pxr_gpu_of(device)->stream, pack),
                             error);
 }
 
@@ -336,7 +336,7 @@ pxr_status pxr_gpu_linear_lt(pxr_device *device, const pxr_gpu_linear_job *job, 
     if (status != PXR_OK) return status;
     pxr_gpu_linear_job rest = *job;
     if (is_epilogue(job)) rest.residual = NULL; /* the product has added it */
-    const unsigned blocks = (unsigned)pxr_gpu_blocks((int64_t)job->rows * job->columns, PACK_THREADS);
+    const unsigned blocks = pxr_gpu_grid(pxr_gpu_blocks((int64_t)job->rows * job->columns, PACK_THREADS));
     return pxr_gpu_launched(device, "linear",
                             GPU_LAUNCH(finish_elements, blocks, PACK_THREADS, 0, pxr_gpu_of(device)->stream, rest),
                             error);

@@ -153,7 +153,7 @@ pxr_status pxr_gpu_linear_skinny(pxr_device *device, const pxr_gpu_linear_job *e
         jobs.each[i] = each[i];
         columns = each[i].columns > columns ? each[i].columns : columns;
     }
-    const dim3 grid((unsigned)pxr_gpu_blocks(columns, COLUMNS), (unsigned)count);
+    const dim3 grid(pxr_gpu_grid(pxr_gpu_blocks(columns, COLUMNS)), (unsigned)count);
     const cudaError_t result = each->x_type == PXR_BF16 ? launch_tiles<__nv_bfloat16>(jobs, count, grid, gpu)
                                                         : launch_tiles<float>(jobs, count, grid, gpu);
     return pxr_gpu_launched(device, "linear", result, error);

@@ -59,8 +59,8 @@ template <class Weight> static cudaError_t launch(const pxr_gpu_linear_job *job,
     enum { FEW = SIDE, MANY = 64 };
     const int64_t across = pxr_gpu_blocks(job->columns, COLUMNS);
     if (job->rows <= FEW)
-        return GPU_LAUNCH((linear_tile<Weight, FEW>), (unsigned)across, TILE_THREADS, 0, stream, *job);
-    return GPU_LAUNCH((linear_tile<Weight, MANY>), (unsigned)(across * pxr_gpu_blocks(job->rows, MANY)), TILE_THREADS,
+        return GPU_LAUNCH((linear_tile<Weight, FEW>), pxr_gpu_grid(across), TILE_THREADS, 0, stream, *job);
+    return GPU_LAUNCH((linear_tile<Weight, MANY>), pxr_gpu_grid(across * pxr_gpu_blocks(job->rows, MANY)), TILE_THREADS,
                       0, stream, *job);
 }
 

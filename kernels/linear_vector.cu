@@ -227,7 +227,7 @@ static cudaError_t launch_form(const vector_jobs &jobs, int count, const pxr_gpu
     int columns = 0;
     for (int i = 0; i < count; i++) columns = jobs.each[i].columns > columns ? jobs.each[i].columns : columns;
     const int width = FORM == GATED ? COLUMNS / 2 : COLUMNS;
-    const dim3 grid((unsigned)pxr_gpu_blocks(columns, width), FORM == GATED ? 1 : (unsigned)count);
+    const dim3 grid(pxr_gpu_grid(pxr_gpu_blocks(columns, width)), FORM == GATED ? 1 : (unsigned)count);
     if (!pxr_gpu_are_constant(jobs.each, count))
         return GPU_LAUNCH((linear_vector<Weight, ROWS, COLUMNS, FORM>), grid, VECTOR_THREADS, 0, gpu->stream, jobs);
     return GPU_LAUNCH_EARLY((linear_vector<Weight, ROWS, COLUMNS, FORM>), gpu->early, grid, VECTOR_THREADS, 0,

@@ -66,7 +66,7 @@ pxr_status pxr_gpu_matmul(pxr_device *device, const pxr_matmul_args *args, pxr_e
     job.b_step = b->stride[b->rank - 1];
     job.down = pxr_gpu_blocks(job.rows, SIDE);
     job.across = pxr_gpu_blocks(job.columns, SIDE);
-    const unsigned blocks = (unsigned)(job.walk.count * job.down * job.across);
+    const unsigned blocks = pxr_gpu_grid(job.walk.count * job.down * job.across);
     return pxr_gpu_launched(device, "matmul",
                             GPU_LAUNCH(matmul_tile, blocks, MATMUL_THREADS, 0, pxr_gpu_of(device)->stream, job), error);
 }

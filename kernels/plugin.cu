@@ -139,7 +139,7 @@ static pxr_status allocate(pxr_device *device, size_t bytes, void **block, pxr_e
     *block = NULL;
     const pxr_status status = pxr_gpu_check(device, "allocate", cudaSuccess, error);
     if (status != PXR_OK) return status;
-    if (bytes > SIZE_MAX / 4) return out_of_memory(device, bytes, error);
+    if (bytes > PXR_GPU_LARGEST_BLOCK) return out_of_memory(device, bytes, error);
     const int kind = size_class(bytes, &rounded);
     pxr_gpu_cached_block *first = gpu->cached[kind];
     if (first) {

@@ -154,7 +154,7 @@ pxr_status pxr_gpu_reduce(pxr_device *device, const pxr_reduce_args *args, pxr_e
     if (op.walk.count == 0) return PXR_OK;
     const cudaError_t result = op.length <= SHORT_LANE ? GPU_LAUNCH(reduce_short_lanes, pxr_gpu_walk_blocks(&op.walk),
                                                                     PXR_GPU_WALK_THREADS, 0, stream, op)
-                                                       : GPU_LAUNCH(reduce_long_lanes, (unsigned)op.walk.count,
+                                                       : GPU_LAUNCH(reduce_long_lanes, pxr_gpu_grid(op.walk.count),
                                                                     REDUCE_THREADS, 0, stream, op);
     return pxr_gpu_launched(device, "reduce", result, error);
 }
@@ -200,7 +200,7 @@ pxr_status pxr_gpu_softmax(pxr_device *device, const pxr_softmax_args *args, pxr
     job.logarithm = args->logarithm;
     if (job.walk.count == 0 || job.length == 0) return PXR_OK;
     return pxr_gpu_launched(device, "softmax",
-                            GPU_LAUNCH(softmax_lanes, (unsigned)job.walk.count, REDUCE_THREADS, 0,
+                            GPU_LAUNCH(softmax_lanes, pxr_gpu_grid(job.walk.count), REDUCE_THREADS, 0,
                                        pxr_gpu_of(device)->stream, job),
                             error);
 }

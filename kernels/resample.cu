@@ -106,7 +106,7 @@ pxr_status pxr_gpu_resize_bilinear(pxr_device *device, const pxr_resize_bilinear
     job.height = args->out->size[0];
     job.width = args->out->size[1];
     if (job.count == 0) return PXR_OK;
-    const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, RESAMPLE_THREADS);
+    const unsigned blocks = pxr_gpu_grid(pxr_gpu_blocks(job.count, RESAMPLE_THREADS));
     return pxr_gpu_launched(device, "resize_bilinear",
                             GPU_LAUNCH(resize_elements, blocks, RESAMPLE_THREADS, 0, pxr_gpu_of(device)->stream, job),
                             error);
@@ -120,7 +120,7 @@ pxr_status pxr_gpu_grid_sample(pxr_device *device, const pxr_grid_sample_args *a
     job.points_stride[1] = args->points->stride[1];
     job.zeros = args->zeros;
     if (job.count == 0) return PXR_OK;
-    const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, RESAMPLE_THREADS);
+    const unsigned blocks = pxr_gpu_grid(pxr_gpu_blocks(job.count, RESAMPLE_THREADS));
     return pxr_gpu_launched(device, "grid_sample",
                             GPU_LAUNCH(sample_elements, blocks, RESAMPLE_THREADS, 0, pxr_gpu_of(device)->stream, job),
                             error);

@@ -14,7 +14,7 @@ static unsigned row_threads(int64_t width)
 /* Blocks for `count` elements, of which each thread takes ELEMENTS_OF_A_THREAD, a block apart. */
 static unsigned element_blocks(int64_t count)
 {
-    return (unsigned)pxr_gpu_blocks(count, ROW_THREADS * ELEMENTS_OF_A_THREAD);
+    return pxr_gpu_grid(pxr_gpu_blocks(count, ROW_THREADS * ELEMENTS_OF_A_THREAD));
 }
 
 #define FOR_ELEMENTS(at, count)                                                                                        \
@@ -88,7 +88,7 @@ pxr_status pxr_gpu_layer_norm(pxr_device *device, const pxr_layer_norm_args *arg
     if (pxr_tensor_count(args->x) == 0) return PXR_OK;
     const norm_job job = norm_of(args->out, args->x, args->weight, args->bias, args->epsilon);
     return pxr_gpu_launched(device, "layer_norm",
-                            GPU_LAUNCH(layer_norm_rows, (unsigned)args->x->size[0], row_threads(job.width), 0,
+                            GPU_LAUNCH(layer_norm_rows, pxr_gpu_grid(args->x->size[0]), row_threads(job.width), 0,
                                        pxr_gpu_of(device)->stream, job),
                             error);
 }
@@ -99,7 +99,7 @@ pxr_status pxr_gpu_rms_norm(pxr_device *device, const pxr_rms_norm_args *args, p
     if (pxr_tensor_count(args->x) == 0) return PXR_OK;
     const norm_job job = norm_of(args->out, args->x, args->weight, NULL, args->epsilon);
     return pxr_gpu_launched(device, "rms_norm",
-                            GPU_LAUNCH_EARLY(rms_norm_rows, gpu->early, (unsigned)args->x->size[0],
+                            GPU_LAUNCH_EARLY(rms_norm_rows, gpu->early, pxr_gpu_grid(args->x->size[0]),
                                              row_threads(job.width), 0, gpu->stream, job),
                             error);
 }
@@ -237,7 +237,7 @@ pxr_status pxr_gpu_rope_store(pxr_device *device, const pxr_rope_store_args *arg
     job.count = args->q->size[0] * (job.heads + 2 * job.kv_heads) * job.half;
     job.type = args->keys->dtype;
     if (job.count == 0) return PXR_OK;
-    const unsigned blocks = (unsigned)pxr_gpu_blocks(job.count, ROW_THREADS);
+    const unsigned blocks = pxr_gpu_grid(pxr_gpu_blocks(job.count, ROW_THREADS));
     return pxr_gpu_launched(device, "rope_store",
                             GPU_LAUNCH_EARLY(rope_store_pairs, gpu->early, blocks, ROW_THREADS, 0, gpu->stream, job),
                             error);

@@ -460,8 +460,8 @@ static pxr_status run(pxr_device *device, sample_job *job, const host_table *tab
     status = pxr_gpu_upload(device, up, table->block, table->bytes, error);
     if (status == PXR_OK)
         status = pxr_gpu_launched(device, "sample",
-                                  GPU_LAUNCH(sample_rows, (unsigned)rows, SAMPLE_THREADS, 0, pxr_gpu_of(device)->stream,
-                                             *job),
+                                  GPU_LAUNCH(sample_rows, pxr_gpu_grid(rows), SAMPLE_THREADS, 0,
+                                             pxr_gpu_of(device)->stream, *job),
                                   error);
     return status == PXR_OK ? judge(device, job, (int)rows, error) : status;
 }

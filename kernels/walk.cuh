@@ -37,7 +37,7 @@ pxr_tensor pxr_gpu_lanes(const pxr_tensor *tensor, int dim);
 
 static inline unsigned pxr_gpu_walk_blocks(const pxr_gpu_walk *walk)
 {
-    return (unsigned)pxr_gpu_blocks(walk->count, PXR_GPU_WALK_THREADS * PXR_GPU_WALK_EACH);
+    return pxr_gpu_grid(pxr_gpu_blocks(walk->count, PXR_GPU_WALK_THREADS * PXR_GPU_WALK_EACH));
 }
 
 /* The numbers of this thread's elements: first, first + PXR_GPU_WALK_THREADS, ... below the end. */

@@ -208,6 +208,9 @@ static void choose_box(int64_t box[4], int64_t end[2], pxr_saot_variant variant,
 static pxr_status check_arguments(const pxr_tensor *image, const pxr_tensor *mask, int64_t mask_num, pxr_error *error)
 {
     char image_shape[PXR_SHAPE_TEXT], mask_shape[PXR_SHAPE_TEXT];
+    if (!pxr_tensor_device(image)->is_host || !pxr_tensor_device(mask)->is_host)
+        return pxr_fail(error, PXR_ERROR_ARGUMENT, "image is on %s and mask on %s, expected both on the CPU",
+                        pxr_tensor_device(image)->name, pxr_tensor_device(mask)->name);
     if (image->rank != 3 || image->size[2] != 3 || image->dtype != PXR_U8 || !pxr_tensor_is_contiguous(image))
         return pxr_fail(error, PXR_ERROR_ARGUMENT, "image is %s %s, expected contiguous uint8 [hxwx3]",
                         pxr_dtype_name(image->dtype), pxr_tensor_shape_text(image, image_shape));

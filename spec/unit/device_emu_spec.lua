@@ -37,6 +37,17 @@ describe("a model on the emulated device", function()
         end
     end)
 
+    on_emu("has no block of 2^48 bytes", function()
+        assert.error_matches(function() tensor.empty({ 2 ^ 46 }, { device = "emu" }) end, "out of memory on emu")
+    end)
+
+    on_emu("does not hand what it holds to what reads memory", function()
+        local picture = tensor.zeros({ 8, 8, 3 }, { dtype = "uint8" })
+        local mask = tensor.ones({ 8, 8 }, { dtype = "uint8" })
+        assert.error_matches(function() core.saot_prepare("vision_object", 16, picture:to("emu"), mask) end,
+            "image is on emu and mask on cpu, expected both on the CPU")
+    end)
+
     on_emu("attends to keys and values of any float type, as the CPU does", function()
         local q, k, v = tensor.randn(3, 4, 16), tensor.randn(90, 2, 16), tensor.randn(90, 2, 16)
         for _, dtype in ipairs { "bfloat16", "float16" } do
