@@ -43,6 +43,7 @@ typedef struct pxr_linear_job {
     float *out;
     const float *residual; /* may be NULL, or `out` */
     pxr_any_row x, weight, bias;
+    int64_t out_row, out_column; /* of what lies at `out` */
     int64_t out_stride, residual_stride;
     int64_t x_stride, weight_stride; /* bytes */
     pxr_scales scales;
@@ -54,11 +55,12 @@ typedef struct pxr_linear_job {
 
 /* Up to PXR_LINEAR_FEW rows are one part; more are cut into parts of so many rows and columns. */
 enum { PXR_LINEAR_FEW = 16, PXR_LINEAR_ROWS = 192, PXR_LINEAR_COLUMNS = 24 };
-enum { PXR_LINEAR_INT8_COLUMNS = 32 };                            /* where rows are int8 */
-enum { PXR_LINEAR_TILE_ROWS = 16, PXR_LINEAR_TILE_COLUMNS = 32 }; /* where they are tiled */
+enum { PXR_LINEAR_INT8_ROWS = 384, PXR_LINEAR_INT8_COLUMNS = 32 }; /* where they are int8 and not tiled */
+enum { PXR_LINEAR_TILE_ROWS = 16, PXR_LINEAR_TILE_COLUMNS = 32 };  /* a tile's, and a tiled part's */
+enum { PXR_LINEAR_ROWS_MAX = 384, PXR_LINEAR_COLUMNS_MAX = 32 };   /* of any part of many */
 
 /* Rows row_begin .. row_end-1 and columns column_begin .. column_end-1 of `out`: any number of columns for at most
- * PXR_LINEAR_FEW rows, else at most PXR_LINEAR_ROWS and the columns of their kind. */
+ * PXR_LINEAR_FEW rows, else at most the rows and columns of their kind. */
 typedef struct pxr_linear_part {
     int64_t row_begin, row_end, column_begin, column_end;
 } pxr_linear_part;

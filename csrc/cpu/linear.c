@@ -13,7 +13,7 @@ enum { STRIP = 64, FEW_TASKS = 4 };
 typedef struct product {
     pxr_linear_job job;
     int64_t columns;
-    int64_t task_columns, tasks;
+    int64_t task_rows, task_columns, tasks;
     void *block; /* its rows of x in fewer bits, where no product before it has the same ones */
 } product;
 
@@ -21,27 +21,60 @@ typedef struct product {
 typedef struct linear_work {
     const pxr_kernels *kernels;
     product *products;
-    int64_t count, rows, task_rows;
+    int64_t count, rows;
+    const pxr_silu_mul_args *silu_mul; /* of the first two products, part by part; or NULL */
 } linear_work;
 
-/* Tasks are numbered product by product, and row range by row range: the rows stay in the caches while the weights pass
- * by. */
+/* Row range by row range: the rows stay in the caches while the weights pass by. */
+static pxr_linear_part part_at(const linear_work *work, const product *p, int64_t task)
+{
+    const int64_t across = (p->columns + p->task_columns - 1) / p->task_columns;
+    const int64_t row = task / across * p->task_rows, row_end = row + p->task_rows;
+    const int64_t column = task % across * p->task_columns, column_end = column + p->task_columns;
+    return (pxr_linear_part){.row_begin = row,
+                             .row_end = row_end < work->rows ? row_end : work->rows,
+                             .column_begin = column,
+                             .column_end = column_end < p->columns ? column_end : p->columns};
+}
+
+static void do_part(const pxr_kernels *kernels, const pxr_linear_job *job, const pxr_linear_part *part)
+{
+    if (job->x.dtype == PXR_I8)
+        kernels->linear_int8(job, part);
+    else
+        kernels->linear(job, part);
+}
+
+/* Tasks are numbered product by product. */
 static void do_block(void *context, int64_t task)
 {
     const linear_work *work = context;
     const product *p = work->products;
     for (; task >= p->tasks; p++) task -= p->tasks;
-    const int64_t across = (p->columns + p->task_columns - 1) / p->task_columns;
-    const int64_t row = task / across * work->task_rows, row_end = row + work->task_rows;
-    const int64_t column = task % across * p->task_columns, column_end = column + p->task_columns;
-    const pxr_linear_part part = {.row_begin = row,
-                                  .row_end = row_end < work->rows ? row_end : work->rows,
-                                  .column_begin = column,
-                                  .column_end = column_end < p->columns ? column_end : p->columns};
-    if (p->job.x.dtype == PXR_I8)
-        work->kernels->linear_int8(&p->job, &part);
-    else
-        work->kernels->linear(&p->job, &part);
+    const pxr_linear_part part = part_at(work, p, task);
+    do_part(work->kernels, &p->job, &part);
+}
+
+/* The same part of two products, which stay in the caches: memory gets silu(first) * second alone. */
+static void do_gated(void *context, int64_t task)
+{
+    const linear_work *work = context;
+    const product *p = work->products;
+    const pxr_linear_part part = part_at(work, p, task);
+    const pxr_tensor *out = work->silu_mul->out;
+    float sums[2][PXR_LINEAR_ROWS_MAX][PXR_LINEAR_COLUMNS_MAX];
+    for (int i = 0; i < 2; i++) {
+        pxr_linear_job job = p[i].job;
+        job.out = sums[i][0];
+        job.out_stride = PXR_LINEAR_COLUMNS_MAX;
+        job.out_row = part.row_begin;
+        job.out_column = part.column_begin;
+        do_part(work->kernels, &job, &part);
+    }
+    for (int64_t row = part.row_begin; row < part.row_end; row++)
+        work->kernels->silu_mul((float *)out->data + row * out->stride[0] + part.column_begin,
+                                sums[0][row - part.row_begin], sums[1][row - part.row_begin],
+                                part.column_end - part.column_begin);
 }
 
 /* Columns of a task of a product of many rows. */
@@ -49,6 +82,11 @@ static int64_t columns_of_many(const pxr_linear_job *job)
 {
     if (job->is_tiled) return PXR_LINEAR_TILE_COLUMNS;
     return job->x.dtype == PXR_I8 ? PXR_LINEAR_INT8_COLUMNS : PXR_LINEAR_COLUMNS;
+}
+
+static int64_t rows_of_many(const pxr_linear_job *job)
+{
+    return job->x.dtype == PXR_I8 && !job->is_tiled ? PXR_LINEAR_INT8_ROWS : PXR_LINEAR_ROWS;
 }
 
 /* Columns of a task of products of few rows, which take as long as memory needs for the weights: neighbouring rows of
@@ -62,24 +100,32 @@ static int64_t columns_of_few(const linear_work *work)
     return (strips > 1 ? strips : 1) * STRIP;
 }
 
-static void run_products(product *products, int64_t count, int64_t rows)
+/* Does the products; true if silu_mul, which may be NULL, is done with them. */
+static bool run_products(product *products, int64_t count, int64_t rows, const pxr_silu_mul_args *silu_mul)
 {
     const bool few = rows <= PXR_LINEAR_FEW;
     linear_work work = {.kernels = pxr_cpu_kernels(),
                         .products = products,
                         .count = count,
                         .rows = rows,
-                        .task_rows = few ? rows : PXR_LINEAR_ROWS};
+                        .silu_mul = silu_mul};
     const int64_t columns = columns_of_few(&work);
     int64_t tasks = 0;
     for (int64_t i = 0; i < count && rows > 0; i++) {
         product *p = &products[i];
+        p->task_rows = few ? rows : rows_of_many(&p->job);
         p->task_columns = few ? columns : columns_of_many(&p->job);
-        p->tasks = (rows + work.task_rows - 1) / work.task_rows *
-                   ((p->columns + p->task_columns - 1) / p->task_columns);
+        p->tasks = (rows + p->task_rows - 1) / p->task_rows * ((p->columns + p->task_columns - 1) / p->task_columns);
         tasks += p->tasks;
     }
-    pxr_parallel_tasks(tasks, do_block, &work);
+    const product *second = products + 1;
+    const bool gated = silu_mul && tasks > 0 && !few && second->task_columns == products->task_columns &&
+                       second->task_rows == products->task_rows;
+    if (gated)
+        pxr_parallel_tasks(products[0].tasks, do_gated, &work);
+    else
+        pxr_parallel_tasks(tasks, do_block, &work);
+    return gated;
 }
 
 static pxr_any_row any_row(const pxr_tensor *tensor)
@@ -264,9 +310,11 @@ pxr_status pxr_cpu_linears(pxr_device *device, const pxr_linears_args *args, pxr
         if (each->x->size[0] > 0 && job->depth > 0) job->x.dtype = x_type(device, each, &job->scales);
         if (job->x.dtype != PXR_F32) status = find_rows(products, i, each->x, error);
     }
-    if (status == PXR_OK) run_products(products, args->count, args->each->x->size[0]);
+    bool gated = false;
+    if (status == PXR_OK) gated = run_products(products, args->count, args->each->x->size[0], args->silu_mul);
     for (int64_t i = 0; i < args->count; i++) pxr_free(products[i].block);
-    return status == PXR_OK && args->silu_mul ? pxr_cpu_silu_mul(device, args->silu_mul, error) : status;
+    if (status == PXR_OK && args->silu_mul && !gated) return pxr_cpu_silu_mul(device, args->silu_mul, error);
+    return status;
 }
 
 pxr_status pxr_cpu_linear(pxr_device *device, const pxr_linear_args *args, pxr_error *error)
@@ -362,7 +410,7 @@ static void multiply(const matrix *out, const matrix *a, const matrix *b)
         .weight_stride = b->stride * (int64_t)sizeof(float),
         .depth = a->columns,
     };
-    run_products(&only, 1, out->rows);
+    run_products(&only, 1, out->rows, NULL);
 }
 
 pxr_status pxr_cpu_matmul(pxr_device *device, const pxr_matmul_args *args, pxr_error *error)

@@ -381,7 +381,7 @@ enum {
 typedef struct int8_block {
     __m512i weights[INT8_STEPS][INT8_REGISTERS];
     float scales[INT8_DEPTH >> PXR_CHUNK_SHIFT_MIN][PXR_LINEAR_INT8_COLUMNS];
-    float sums[PXR_LINEAR_ROWS][PXR_LINEAR_INT8_COLUMNS];
+    float sums[PXR_LINEAR_INT8_ROWS][PXR_LINEAR_INT8_COLUMNS];
 } int8_block;
 
 /* The 64 bytes of sixteen columns at `begin` of their rows, as sixteen steps of eight bits each, or as 32: the low

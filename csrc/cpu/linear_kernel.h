@@ -173,7 +173,7 @@ PXR_TEMPLATE void finish_row(const pxr_linear_job *job, int64_t row, int64_t col
             y = v16_add(y, v16_load_some_as(job->bias.data + (column + i) * bias_size, job->bias.dtype, left));
         if (job->activation != PXR_ACTIVATION_NONE) y = v16_activate(y, job->activation);
         if (job->residual) y = v16_add(y, v16_load_some(job->residual + row * job->residual_stride + column + i, left));
-        v16_store_some(job->out + row * job->out_stride + column + i, y, left);
+        v16_store_some(job->out + (row - job->out_row) * job->out_stride + column - job->out_column + i, y, left);
     }
 }
 

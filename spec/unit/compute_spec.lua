@@ -25,7 +25,8 @@ end
 
 -- rows, K, N: one row, few, a block and its rests; K with and without a rest behind steps and chunks.
 local SHAPES = { { 1, 64, 5 }, { 1, 600, 70 }, { 3, 272, 9 }, { 4, 1100, 70 }, { 2, 4304, 33 }, { 16, 1152, 68 },
-    { 17, 33, 24 }, { 98, 1100, 35 }, { 130, 4304, 33 } }
+    { 17, 33, 24 }, { 98, 1100, 35 }, { 130, 4304, 33 },
+    { 400, 64, 33 } }
 
 describe("bfloat16 operands on the CPU", function()
     before_each(function() math.randomseed(seed) end)

@@ -136,6 +136,7 @@ describe("fused ops", function()
                     compare(assert_same_bits, rows, 192, dtype)
                     compare(assert_same_bits, rows, 35, dtype)
                 end
+                compare(assert_same_bits, 200, 35, dtype)
             end
         end)
 
