@@ -75,6 +75,7 @@ function Attention:kinds()
     local kinds, past = {}, positions(self) - #self.ids
     for i = 1, past do kinds[i] = "earlier" end
     for i, id in ipairs(self.ids) do kinds[past + i] = kind_of(self.model, id) end
+    if past > 0 then kinds[past + 1] = "text" end -- the last token of the answer before, whatever it is
     return kinds
 end
 

@@ -26,7 +26,7 @@ for name, kind in pairs(generation.OPTIONS) do ASK_OPTIONS[name] = kind end
 -- @tparam Scene scene
 -- @treturn Session
 function Session.new(scene)
-    return setmetatable({ scene = scene, model = scene.model, ids = {}, cache = nil, last = nil }, Session)
+    return setmetatable({ scene = scene, model = scene.model, cache = nil, last = nil }, Session)
 end
 
 -- Raised where `inspect` returns false; never leaves the library.
@@ -63,11 +63,11 @@ local function turn_ids(session, chat)
     return ids
 end
 
--- Rows of `embeds` at the positions of token `name` become `rows`, in order.
-local function replace_rows(embeds, ids, id, rows, what)
+-- Rows of `embeds` at the positions of token `id`, from position `start` on, become `rows`, in order.
+local function replace_rows(embeds, ids, start, id, rows, what)
     local at = {}
-    for position, value in ipairs(ids) do
-        if value == id then at[#at + 1] = position end
+    for position = start, #ids do
+        if ids[position] == id then at[#at + 1] = position end
     end
     local count = rows and rows:size(1) or 0
     if #at ~= count then
@@ -87,8 +87,9 @@ local function embed(session, ids, visual_tokens, object_tokens, stage)
     local model = session.model
     local sequence = stage("prompt_ids", tensor.fromTable(ids, "int64"))
     local embeds = model.decoder:embed(sequence)
-    replace_rows(embeds, ids, model.image_id, visual_tokens, "visual tokens")
-    replace_rows(embeds, ids, model.region_id, object_tokens, "object tokens")
+    local start = session.cache and 2 or 1 -- the last token of the answer before is no place, whatever it is
+    replace_rows(embeds, ids, start, model.image_id, visual_tokens, "visual tokens")
+    replace_rows(embeds, ids, start, model.region_id, object_tokens, "object tokens")
     return stage("embeds", embeds)
 end
 

@@ -125,6 +125,27 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
             assert.equal(3, closings) -- two questions and the answer between them
         end)
 
+        it("goes on behind an answer whose last token is one of the places", function()
+            local session = model:encode(image):session()
+            for _, id in ipairs { model.region_id, model.image_id } do
+                local answer = session:ask("What is <region>?", { masks[1] }, {
+                    max_new_tokens = 1,
+                    inspect = function(stage, value)
+                        if stage ~= "first_logits" then return end
+                        local forced = value:clone()
+                        forced[id + 1] = value:max() + 1
+                        return forced
+                    end,
+                })
+                assert.same({ id }, answer.ids)
+            end
+            local attention = pixelrefer.inside.attention(model)
+            session:ask("And <region>?", { masks[2] }, with_option("inspect", attention.inspect))
+            local objects = 0
+            for _, kind in ipairs(attention:kinds()) do objects = objects + (kind == "object" and 1 or 0) end
+            assert.equal(attention.regions[1].pooled:size(1), objects)
+        end)
+
         it("scores answers as the sum of their tokens' log-probabilities", function()
             local session = model:encode(image):session()
             local likely = session:ask("What is <region>?", { masks[1] }, { max_new_tokens = 3 })
