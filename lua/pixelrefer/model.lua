@@ -48,22 +48,51 @@ local function fastest(device, config)
     return BFLOAT16[isa] and "bf16" or "f32"
 end
 
--- Gives a device the precision that is asked for; a device has one, which other models may be using.
-local function set_compute(device, wanted, config)
-    local current = core.compute(device)
-    if wanted == "auto" then wanted = fastest(device, config) end
-    if not wanted or wanted == current then return current end
-    core.compute(device, wanted)
+-- Where a load gave a device its precision: {wanted = that, before = the device's own}.
+local chosen = {}
+
+-- A model that a device computes for; nil when there is none.
+local function model_on(device)
     jit.flush() -- compiled traces keep the models that they were recorded with
     collectgarbage()
-    for other in pairs(models) do
-        if other.device == device then
-            core.compute(device, current)
-            error(("load: %s computes in %s for %s, which is loaded: it cannot compute in %s too"):format(device,
-                current, other.path, wanted), 0)
-        end
+    for model in pairs(models) do
+        if model.device == device then return model end
     end
+end
+
+-- Gives a device the precision that is asked for; a device has one, which other models may be using. Where none is
+-- asked for, a device without a model has its own again.
+local function set_compute(device, wanted, config)
+    local current, choice = core.compute(device), chosen[device]
+    if wanted == "auto" then wanted = fastest(device, config) end
+    if choice and choice.wanted ~= current then choice = nil end -- core.compute has been called since
+    if not wanted then
+        if not choice or choice.before == current or model_on(device) then return current end
+        core.compute(device, choice.before)
+        chosen[device] = nil
+        return choice.before
+    end
+    if wanted == current then return current end
+    core.compute(device, wanted)
+    local other = model_on(device)
+    if other then
+        core.compute(device, current)
+        error(("load: %s computes in %s for %s, which is loaded: it cannot compute in %s too"):format(device, current,
+            other.path, wanted), 0)
+    end
+    chosen[device] = { wanted = wanted, before = choice and choice.before or current }
     return wanted
+end
+
+-- Returns make(the precision that a device computes in from now on, ...); when that fails, the device has the one that
+-- it had.
+local function computing(device, wanted, config, make, ...)
+    local before, choice = core.compute(device), chosen[device]
+    local ok, result = pcall(make, set_compute(device, wanted, config), ...)
+    if ok then return result end
+    core.compute(device, before)
+    chosen[device] = choice
+    error(result, 0)
 end
 
 -- The decoder's inputs for pictures and regions are found by token.
@@ -95,29 +124,9 @@ local function build(self, parts)
     self.decoder = core.decoder(config, parts.decoder, self.device)
 end
 
---- Loads a checkpoint directory (or a name found in the caches).
--- @tparam string name
--- @tparam[opt] table given device ("cpu"), threads, compute (in what the device computes products: "f32", "bf16",
---   "int8", see `core.compute`, or "auto", the fastest; the default is the device's), tokenizer (the object tokenizer
---   in place of the one that the weights were trained with: see `object_tokenizer.new`), weights ("int8" or "int4":
---   matrices are quantised while loading, see `quantize`; nil: as they are in the files, mapped), kv ("float32",
---   "float16" or "bfloat16": what the past's keys and values are kept in; the default is what attention takes them in),
---   progress (told "quantizing" or "uploading", the bytes of weights that are done and those of all that will be)
--- @treturn Model
-function Model.load(name, given)
-    given = options.check(given, LOAD_OPTIONS, "load")
-    local device = given.device or "cpu"
-    if given.threads then core.threads(given.threads) end
-    local files = checkpoint.open(name)
-    local parts = layout.read(files)
+-- A model of weights that were read, on a device that computes in `compute`.
+local function assemble(compute, device, files, parts, given, telling)
     local config, loaded = parts.config, parts.weights
-    local function telling(stage)
-        return given.progress and function(done, all) given.progress(stage, done, all) end
-    end
-    if given.weights then loaded = quantised(loaded, config, given.weights, files, telling "quantizing") end
-    if config.quantization then files.bytes = weights.bytes(loaded, device) end
-    config.framework = parts.framework
-    local compute = set_compute(device, given.compute, config)
     config.kv = given.kv or (device == "cpu" and compute ~= "f32") and "bfloat16" or "float32"
     if given.kv and compute == "bf16" and device ~= "cpu" then
         error(("load: kv = \"%s\": %s computes in bfloat16 and keeps the past in it"):format(given.kv, device), 0)
@@ -145,13 +154,41 @@ function Model.load(name, given)
         build(self, loaded)
     else
         tensor.scope(function()
-            local computing = { vision_encoder = loaded.vision_encoder, projector = loaded.projector,
+            local uploaded = { vision_encoder = loaded.vision_encoder, projector = loaded.projector,
                 infusion = loaded.infusion, decoder = loaded.decoder }
-            build(self, weights.upload(computing, device, telling "uploading"))
+            build(self, weights.upload(uploaded, device, telling "uploading"))
         end)
     end
     models[self] = true
     return self
+end
+
+--- Loads a checkpoint directory (or a name found in the caches).
+-- @tparam string name
+-- @tparam[opt] table given device ("cpu"), threads, compute (in what the device computes products: "f32", "bf16",
+--   "int8", see `core.compute`, or "auto", the fastest; unless told what the models that are there compute in, else the
+--   device's own), tokenizer (the object tokenizer in place of the one that the weights were trained with: see
+--   `object_tokenizer.new`), weights ("int8" or "int4": matrices are quantised while loading, see `quantize`; nil: as
+--   they are in the files, mapped), kv ("float32", "float16" or "bfloat16": what the past's keys and values are kept
+--   in; the default is what attention takes them in),
+--   progress (told "quantizing" or "uploading", the bytes of weights that are done and those of all that will be)
+-- @treturn Model
+function Model.load(name, given)
+    given = options.check(given, LOAD_OPTIONS, "load")
+    local device = given.device or "cpu"
+    if given.threads then core.threads(given.threads) end
+    local files = checkpoint.open(name)
+    local parts = layout.read(files)
+    local config = parts.config
+    local function telling(stage)
+        return given.progress and function(done, all) given.progress(stage, done, all) end
+    end
+    if given.weights then
+        parts.weights = quantised(parts.weights, config, given.weights, files, telling "quantizing")
+    end
+    if config.quantization then files.bytes = weights.bytes(parts.weights, device) end
+    config.framework = parts.framework
+    return computing(device, given.compute, config, assemble, device, files, parts, given, telling)
 end
 
 local function is_video(media)
@@ -165,6 +202,7 @@ function Model:withTokenizer(given)
     local other = {}
     for key, value in pairs(self) do other[key] = value end
     other.object_tokenizer = object_tokenizer.new(given, self.config, self.weights.object_tokenizer, self.device)
+    models[other] = true
     return setmetatable(other, Model)
 end
 

@@ -318,4 +318,36 @@ describe("a model in fewer bits on the CPU", function()
         assert.error_matches(function() pixelrefer.load(PATH, { compute = "bf16" }) end,
             "load: cpu computes in f32 for .*shapes%-vision%-object, which is loaded: it cannot compute in bf16 too")
     end)
+
+    it("is known as long as a copy with another object tokenizer is", function()
+        local copy = load({ compute = "f32" }):withTokenizer()
+        model = nil
+        assert.error_matches(function() pixelrefer.load(PATH, { compute = "bf16" }) end,
+            "cannot compute in bf16 too", 1, true)
+        assert.equal("f32", copy.compute)
+    end)
+
+    it("leaves the CPU its own precision when it is gone", function()
+        load { compute = "bf16" }
+        assert.equal("bf16", pixelrefer.load(PATH).compute) -- as the one that is there
+        assert.equal("int8", load({ compute = "int8", weights = "int8" }).compute)
+        assert.equal("f32", load({}).compute)
+        assert.equal("float32", model.config.kv)
+        assert.equal("f32", core.compute("cpu"))
+    end)
+
+    it("that cannot be loaded leaves the precision as it was", function()
+        local function fail(given)
+            given.tokenizer = "nothing"
+            assert.is_false(pcall(load, given))
+        end
+        load { compute = "f32" }
+        fail { compute = "bf16" }
+        assert.equal("f32", core.compute("cpu"))
+        load { compute = "bf16" }
+        fail {}
+        assert.equal("bf16", core.compute("cpu"))
+        fail { compute = "int8", weights = "int8" }
+        assert.equal("f32", load({}).compute)
+    end)
 end)
