@@ -272,12 +272,12 @@ end
 
 --- Describes regions of an image or video, each in a call of its own.
 -- @param media as for `encode`
--- @tparam table|Tensor regions one mask or a list of them
+-- @tparam table|Tensor regions one region (a mask, or `{mask =, frame =}`) or a list of them
 -- @tparam[opt] table given as `scene:describe`
--- @treturn table|Answer a list of answers; for one mask its answer
+-- @treturn table|Answer a list of answers; for one region its answer
 function Model:describe(media, regions, given)
     local answers = self:encode(media):describe(regions, given)
-    if type(regions) == "userdata" then return answers[1] end
+    if tensor.isTensor(regions) or regions.mask then return answers[1] end
     return answers
 end
 

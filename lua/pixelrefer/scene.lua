@@ -70,16 +70,26 @@ local function picture_of(scene, part, index)
     return scene.frame(part.frame)
 end
 
--- A list of regions; one mask is a list of its own.
+-- A list of regions; one region is a list of its own.
 local function region_list(given)
     if is_tensor(given) then return { given } end
     if type(given) ~= "table" then error("regions: a mask or a list of masks expected, found " .. type(given), 0) end
+    if given.mask then return { given } end
+    for key in pairs(given) do
+        if type(key) ~= "number" then
+            error(("regions: a list of masks expected, found the key '%s'; options are the next argument"):format(
+                tostring(key)), 0)
+        elseif given[key - 1] == nil and key ~= 1 then
+            error(("regions: the list has number %s, but no %s"):format(key, key - 1), 0)
+        end
+    end
     return given
 end
 
 --- Checks a call's regions and finds their pictures.
 -- @tparam table list one entry an object: a mask (uint8 Tensor [h,w]), `{mask =, frame =}` on a video (or on one of
 --   several pictures, counted from 0), or a list of those when Lite shall see the object in several frames
+-- @raise a key that is none of a list's: options are another argument
 -- @treturn table `flat` {mask =, picture =, frame =} in prompt order; `times` of each object's frames (Lite, video)
 function Scene:regions(list)
     local objects = { flat = {}, frames = {}, times = nil }
@@ -158,7 +168,7 @@ end
 
 --- Describes each region in a call of its own: the same answer as alone, in any order or company. Answers are decoded
 -- together (see `pixelrefer.together`), but one after the other where `inspect` looks.
--- @tparam table regions masks
+-- @tparam table|Tensor regions a region, or a list of them, as @{regions} takes them
 -- @tparam[opt] table options as `session:ask`, and `prompt` (default `prompt.DESCRIBE`)
 -- @treturn table Answers, one a region
 function Scene:describe(regions, options)

@@ -71,6 +71,19 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
             assert.same(together[3].ids, turned[1].ids)
         end)
 
+        it("takes one region in the place of a list, and nothing else there", function()
+            local scene = model:encode(image)
+            local alone = scene:describe({ masks[1] }, SHORT)[1]
+            local answers = scene:describe({ mask = masks[1] }, SHORT)
+            assert.equal(1, #answers)
+            assert.same(alone.ids, answers[1].ids)
+            assert.same(alone.ids, model:describe(image, { mask = masks[1] }, SHORT).ids)
+            assert.has_error(function() scene:ask("Hello", SHORT) end,
+                "regions: a list of masks expected, found the key 'max_new_tokens'; options are the next argument")
+            assert.has_error(function() scene:describe { masks[1], nil, masks[2] } end,
+                "regions: the list has number 3, but no 2")
+        end)
+
         it("answers alike over a reused scene", function()
             local prompt = "What is <region>?"
             local fresh = model:encode(image):ask(prompt, { masks[2] }, SHORT)
