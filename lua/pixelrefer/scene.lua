@@ -70,6 +70,24 @@ local function picture_of(scene, part, index)
     return scene.frame(part.frame)
 end
 
+-- The pixels of a picture that a mask takes, uint8 [h,w] of 0 and 1.
+local function pixels_of(mask, picture, index)
+    if mask:dim() ~= 2 or mask:size(1) ~= picture:size(1) or mask:size(2) ~= picture:size(2) then
+        region_error(index, "the mask is %s, its picture %d x %d (height x width)",
+                     mask:dim() == 2 and ("%d x %d"):format(mask:size(1), mask:size(2))
+                     or ("of %d dims"):format(mask:dim()), picture:size(1), picture:size(2))
+    end
+    local set, dtype = mask:ne(0), mask:dtype()
+    if dtype:find("float") then -- probabilities and logits are hardly ever exactly 0
+        local count = set:sum()
+        if mask:eq(1):sum() ~= count and mask:eq(255):sum() ~= count then
+            region_error(index, "the mask is %s with values other than 0 and 1: take mask:gt(0.5), say",
+                         dtype)
+        end
+    end
+    return set
+end
+
 -- A list of regions; one region is a list of its own.
 local function region_list(given)
     if is_tensor(given) then return { given } end
@@ -87,9 +105,10 @@ local function region_list(given)
 end
 
 --- Checks a call's regions and finds their pictures.
--- @tparam table list one entry an object: a mask (uint8 Tensor [h,w]), `{mask =, frame =}` on a video (or on one of
---   several pictures, counted from 0), or a list of those when Lite shall see the object in several frames
--- @raise a key that is none of a list's: options are another argument
+-- @tparam table list one entry an object: a mask (uint8 Tensor [h,w]; what is not 0 is set), `{mask =, frame =}` on a
+--   video (or on one of several pictures, counted from 0), or a list of those when Lite shall see the object in several
+--   frames
+-- @raise a key that is none of a list's: options are another argument; floats that are neither 0 nor 1
 -- @treturn table `flat` {mask =, picture =, frame =} in prompt order; `times` of each object's frames (Lite, video)
 function Scene:regions(list)
     local objects = { flat = {}, frames = {}, times = nil }
@@ -109,16 +128,12 @@ function Scene:regions(list)
             if type(part) == "table" then mask = part.mask end
             if not is_tensor(mask) then region_error(i, "a mask tensor expected, found %s", type(mask)) end
             local picture, seconds = picture_of(self, part, i)
-            if mask:dim() ~= 2 or mask:size(1) ~= picture:size(1) or mask:size(2) ~= picture:size(2) then
-                region_error(i, "the mask is %s, its picture %d x %d (height x width)",
-                             mask:dim() == 2 and ("%d x %d"):format(mask:size(1), mask:size(2))
-                             or ("of %d dims"):format(mask:dim()), picture:size(1), picture:size(2))
-            end
-            if self.model.framework == "vision_object" and mask:sum() == 0 then
+            local set = pixels_of(mask, picture, i)
+            if self.model.framework == "vision_object" and set:sum() == 0 then
                 region_error(i, "the mask is empty: no pixel is set")
             end
             if lite_video then objects.times[i][f] = seconds end
-            objects.flat[#objects.flat + 1] = { mask = mask:ne(0), picture = picture, frame = part.frame }
+            objects.flat[#objects.flat + 1] = { mask = set, picture = picture, frame = part.frame }
         end
     end
     return objects

@@ -84,6 +84,20 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
                 "regions: the list has number 3, but no 2")
         end)
 
+        it("takes masks of any type, but refuses those of floats that are no masks", function()
+            local scene, usual = model:encode(image), nil
+            for _, given in ipairs { masks[1], masks[1]:float(), masks[1]:half() * 255, masks[1]:long() * 7 } do
+                local ids = scene:ask("What is <region>?", { given }, SHORT).ids
+                usual = usual or ids
+                assert.same(usual, ids)
+            end
+            local soft = masks[1]:float()
+            for _, given in ipairs { soft * 0.98 + 0.01, soft * 20 - 10, soft * (0 / 0) } do
+                assert.has_error(function() scene:ask("<region> <region>", { masks[2], given }, SHORT) end,
+                    "region 2: the mask is float32 with values other than 0 and 1: take mask:gt(0.5), say")
+            end
+        end)
+
         it("answers alike over a reused scene", function()
             local prompt = "What is <region>?"
             local fresh = model:encode(image):ask(prompt, { masks[2] }, SHORT)
