@@ -252,6 +252,7 @@ function Model:encode(media, given)
         error(encoded, 0)
     end
     local scene = Scene.new(self, opened, encoded)
+    scene.owns_tokens = not given.inspect -- who looks may keep them, or have put others there
     scene.seconds = { encode = core.tick() - started }
     return scene
 end

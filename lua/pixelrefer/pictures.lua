@@ -86,6 +86,7 @@ function pictures.encodeFitted(model, fitted, stage, prefix)
         }
         start = start + cells
     end
+    features:free() -- the parts are views of their own
     return encoded
 end
 

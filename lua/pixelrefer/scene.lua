@@ -166,8 +166,9 @@ end
 -- @treturn Answer
 function Scene:ask(text, regions, options)
     local session = self:session()
-    local answer = session:ask(text, regions, options)
+    local ok, answer = pcall(session.ask, session, text, regions, options)
     session:free()
+    if not ok then error(answer, 0) end
     return answer
 end
 
@@ -201,9 +202,26 @@ function Scene:describe(regions, options)
     return together.ask(questions, own)
 end
 
---- Frees the scene's cached prefix now rather than at the next collection.
+--- The visual tokens; a scene that was freed is encoded again for them.
+-- @treturn Tensor [n,D]; nil for Lite, and without a picture
+function Scene:visualTokens()
+    if self.must_encode then
+        self.encoded = self.model.pipeline.encode(self.model, self.pictures, self.kind, Session.watcher())
+        self.must_encode = nil
+    end
+    return self.encoded.visual_tokens
+end
+
+--- Frees what the scene keeps now rather than at the next collection: the cached prefix, Lite's features, and visual
+-- tokens, unless `inspect` was shown them. Conversations go on; a new one finds all of it again, at its cost.
 function Scene:free()
+    local encoded = self.encoded
     if self.prefix then self.prefix.cache:free() end
+    if self.owns_tokens and encoded.visual_tokens then
+        encoded.visual_tokens:free()
+        encoded.visual_tokens, self.must_encode = nil, true
+    end
+    for _, whole in pairs(self.remembered) do whole.features:free() end
     self.prefix, self.remembered = nil, {}
 end
 

@@ -155,7 +155,9 @@ end
 
 -- Takes the timeline back to an earlier length; nil: to before its first turn.
 local function rewind(session, length)
-    if length then session.cache:setLength(length) else session.cache = nil end
+    if length then return session.cache:setLength(length) end
+    if session.cache then session.cache:free() end
+    session.cache = nil
 end
 
 -- Runs a step that makes the timeline longer; when it fails, the timeline is as before.
@@ -209,7 +211,7 @@ local function prepare(session, answer, text, regions, given, stage)
     end
     local chat = prompt.render { { role = "user", content = parts } }
     answer.chat = chat
-    local shown = not session.cache and scene.encoded.visual_tokens or nil
+    local shown = not session.cache and scene:visualTokens() or nil
     if shown then chat = prompt.spreadImages(chat, scene.encoded.counts) end
     return turn_ids(session, chat), shown, object_tokens
 end

@@ -246,6 +246,51 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
             assert.equal(before, core.memory())
         end)
 
+        it("frees what a scene keeps, which can be asked again", function()
+            local scene = model:encode(image)
+            local session = scene:session()
+            local usual = session:ask("What is <region>?", { masks[1] }, SHORT)
+            local kept = { scene.encoded.visual_tokens }
+            for _, whole in pairs(scene.remembered) do kept[#kept + 1] = whole.features end
+            assert.equal(1, #kept)
+            scene:free()
+            scene:free()
+            assert.error_matches(function() kept[1]:sum() end, "this tensor was freed", 1, true)
+            assert.matches("Scene", tostring(scene))
+            assert.is_true(#session:ask("And <region>?", { masks[2] }, SHORT).ids > 0)
+            assert.same(usual.ids, scene:ask("What is <region>?", { masks[1] }, SHORT).ids)
+        end)
+
+        it("leaves a freed scene the visual tokens that somebody was shown", function()
+            local shown
+            local scene = model:encode(image, { inspect = function(stage, value)
+                if stage == "scene.visual_tokens" then
+                    shown = value * 0
+                    return shown
+                end
+            end })
+            local usual = scene:ask("What is <region>?", { masks[1] }, SHORT)
+            scene:free()
+            assert.same(usual.ids, scene:ask("What is <region>?", { masks[1] }, SHORT).ids)
+            assert.is_true(not shown or shown:sum() == 0)
+        end)
+
+        it("frees the conversation of a question that fails", function()
+            local scene, sessions, cache = model:encode(image), {}, nil
+            function scene:session()
+                sessions[1] = getmetatable(scene).session(self)
+                return sessions[1]
+            end
+            assert.has_error(function()
+                scene:ask("What is <region>?", { masks[1] }, with_option("progress", function()
+                    cache = sessions[1].cache
+                    error("enough", 0)
+                end))
+            end, "enough")
+            assert.is_nil(sessions[1].cache)
+            assert.error_matches(function() cache:length() end, "this object was freed", 1, true)
+        end)
+
         it("says what is wrong with a call", function()
             local scene = model:encode(image)
             local function message(...)
