@@ -33,6 +33,27 @@ end
 local STOP = setmetatable({}, { __tostring = function() return "stopped by inspect" end })
 Session.STOP = STOP
 
+-- Stages that may be replaced by tensors of other sizes ("any"), or with another number of rows.
+local FREE_SIZES = { picture = "any", crop = "any", mask_grid = "any", local_picture = "any", global_picture = "any",
+    pooled = "rows", local_features = "rows", global_features = "rows" }
+
+-- What `inspect` returned for a stage, which can take the value's place.
+local function checked(name, value, replacement)
+    if not tensor.isTensor(replacement) then
+        error(("inspect: %s: a tensor expected, found %s"):format(name, type(replacement)), 0)
+    end
+    local free = FREE_SIZES[name:match("([%a_]+)%d*$")]
+    local sizes, expected = replacement:size(), value:size()
+    local fits = free == "any" or #sizes == #expected
+    for dim = 1, free == "any" and 0 or #expected do
+        fits = fits and (sizes[dim] == expected[dim] or free == "rows" and dim == 1)
+    end
+    if fits then return replacement end
+    if free == "rows" then expected[1] = "n" end
+    error(("inspect: %s: [%s] returned, expected [%s]"):format(name, table.concat(sizes, "x"),
+        table.concat(expected, "x")), 0)
+end
+
 -- A function that shows a stage to the user's `inspect` and takes what it returns in place of the value.
 local function watcher(inspect)
     local stage = { watched = inspect ~= nil }
@@ -41,7 +62,7 @@ local function watcher(inspect)
             local replacement = inspect and inspect(name, value)
             if replacement == false then error(STOP, 0) end
             if replacement == nil then return value end
-            return replacement
+            return checked(name, value, replacement)
         end,
     })
 end

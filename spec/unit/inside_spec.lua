@@ -88,6 +88,28 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
             assert.equal(third, answer.ids[3])
         end)
 
+        it("refuses what cannot take a stage's place", function()
+            local function replaced(stage, by)
+                return function()
+                    return run(function(its, value)
+                        if its == stage then return by(value) end
+                    end)
+                end
+            end
+            local function fewer(value) return value:narrow(1, 1, value:size(1) - 1):contiguous() end
+            assert.has_error(replaced("decoder.layer0", function() return 3 end),
+                "inspect: decoder.layer0: a tensor expected, found number")
+            assert.has_error(replaced("region0.pooled", function(value) return value:view(-1) end),
+                ("inspect: region0.pooled: [%d] returned, expected [nx%d]"):format(
+                    (is_lite and model.config.mask_num or 32) * 144, 144))
+            for stage in ("prompt_ids embeds decoder.layer0 region0.features first_logits"):gmatch("%S+") do
+                assert.error_matches(replaced(stage, fewer),
+                    "^inspect: " .. stage .. ": %[[%dx]+%] returned, expected %[[%dx]+%]$")
+            end
+            local answer = replaced("region0.pooled", fewer)()
+            assert.equal((is_lite and model.config.mask_num or 32) - 1, answer.tokens[1])
+        end)
+
         it("stops at any stage, and the conversation is as it was", function()
             for stage in stages:gmatch("%S+") do
                 local after = {}
