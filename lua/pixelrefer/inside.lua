@@ -39,13 +39,15 @@ end
 -- One stage: the turn's ids, a region's cells, or a layer's attention. What is kept lies on the host.
 local function take(self, stage, value)
     if tensor.isTensor(value) then value = value:to("cpu") end
-    if stage == "prompt_ids" then self.ids, self.rows = value:totable(), {} end
+    if stage == "prompt_ids" then -- its regions, if it has any, have been shown before
+        self.ids, self.rows, self.regions, self.coming = value:totable(), {}, self.coming, {}
+    end
     local number, field = stage:match("^region(%d+)%.([%w_]+)$")
     if number then
-        if number == "0" and field == "box" then self.regions = {} end
+        if number == "0" and field == "box" then self.coming = {} end
         local j = tonumber(number) + 1
-        self.regions[j] = self.regions[j] or {}
-        self.regions[j][field] = field == "box" and value:totable() or value
+        self.coming[j] = self.coming[j] or {}
+        self.coming[j][field] = field == "box" and value:totable() or value
     end
     local token, layer = stage:match("^(.-)decoder%.layer(%d+)%.attention$")
     if not token then return end
@@ -58,7 +60,7 @@ end
 -- @tparam Model model
 -- @treturn Attention
 function inside.attention(model)
-    local self = setmetatable({ model = model, ids = {}, rows = {}, regions = {} }, Attention)
+    local self = setmetatable({ model = model, ids = {}, rows = {}, regions = {}, coming = {} }, Attention)
     self.inspect = function(stage, value) take(self, stage, value) end
     return self
 end
@@ -200,10 +202,11 @@ end
 -- @tparam int index of the region, from 1; a frame of an object counts as one
 -- @tparam[opt] table given @{Choice}
 -- @treturn Tensor uint8 [h,w,3]
--- @raise an object tokenizer that does not say where its cells went
+-- @raise a turn without regions; an object tokenizer that does not say where its cells went
 function Attention:onRegion(picture, index, given)
     given = options.check(given, CHOICE, "onRegion")
     local values, region = chosen(self, "object", given), self.regions[index]
+    if not values then error("onRegion: there are no object tokens in this turn's prompt", 0) end
     if not region then error(("onRegion: there are %d regions, no %d"):format(#self.regions, index), 0) end
     if not region.assignment then error("onRegion: the object tokenizer gives no assignment", 0) end
     local start = 1

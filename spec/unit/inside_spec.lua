@@ -110,6 +110,16 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
             assert.equal((is_lite and model.config.mask_num or 32) - 1, answer.tokens[1])
         end)
 
+        it("says that a turn without regions has no attention to them", function()
+            local attention, session = inside.attention(model), model:encode(picture):session()
+            session:ask("What is <region>?", { masks.sun }, with(attention.inspect))
+            assert.equal(1, #attention.regions)
+            session:ask("And what else?", nil, with(attention.inspect))
+            assert.same({}, attention.regions)
+            assert.has_error(function() attention:onRegion(picture, 1) end,
+                "onRegion: there are no object tokens in this turn's prompt")
+        end)
+
         it("stops at any stage, and the conversation is as it was", function()
             for stage in stages:gmatch("%S+") do
                 local after = {}
