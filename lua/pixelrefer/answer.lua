@@ -9,6 +9,11 @@ local generation = require "pixelrefer.generation"
 local Answer = {}
 Answer.__index = Answer
 Answer.__tostring = function(answer) return answer.text end
+Answer.__concat = function(left, right)
+    if getmetatable(left) == Answer then left = left.text end
+    if getmetatable(right) == Answer then right = right.text end
+    return left .. right
+end
 
 --- An answer without tokens.
 -- @tparam Model model

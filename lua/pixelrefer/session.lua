@@ -315,7 +315,7 @@ end
 --   there; `alternatives`: so many of each token's likeliest are listed; `progress(tokens)` is called after each token
 -- @treturn Answer text, ids, tokens and cells (of each region), seconds (of each stage), stopped ("end", "length",
 --   "context", "interrupted" or "inspect"), chat; with `alternatives` also alternatives (of each token a list of
---   {id, text, logprob}, the likeliest first) and logprobs (of the tokens drawn); tostring gives the text
+--   {id, text, logprob}, the likeliest first) and logprobs (of the tokens drawn); tostring and `..` give the text
 function Session:ask(text, regions, given)
     local answer = self:begin(text, regions, given)
     core.interruptible(function()

@@ -108,6 +108,13 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
             assert.equal(fresh.prompt_tokens, reused.prompt_tokens)
         end)
 
+        it("joins answers with texts, numbers and each other", function()
+            local answer = model:encode(image):ask("What is <region>?", { masks[1] }, SHORT)
+            local text = answer.text
+            assert.equal("A: " .. text .. "1" .. text .. text, "A: " .. answer .. 1 .. answer .. answer)
+            assert.is_false(pcall(function() return answer .. nil end))
+        end)
+
         it("streams the pieces of the same answer", function()
             local scene = model:encode(image)
             local whole = scene:ask("What is <region>?", { masks[1] }, { max_new_tokens = 20 })
