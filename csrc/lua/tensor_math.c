@@ -75,13 +75,21 @@ static pxr_dtype meeting_type(lua_State *L, pxr_device **device)
 
 /* ---- binary ------------------------------------------------------------------------------------------------------ */
 
+/* Leaves two operands on the stack. Torch7's x:add(2, y) is x + 2y: a third must not be lost silently. */
+static void two_operands(lua_State *L)
+{
+    if (!lua_isnoneornil(L, 3))
+        luaL_argerror(L, 3, "one operand expected, got more: instead of Torch7's x:add(2, y) write x + 2 * y");
+    lua_settop(L, 2);
+}
+
 /* a kind b into a new tensor, which is left on top of the stack. */
 static int binary(lua_State *L, pxr_binary_kind kind)
 {
     pxr_error error = {0};
     pxr_device *device;
     pxr_lua_shape shape;
-    lua_settop(L, 2);
+    two_operands(L);
     pxr_dtype dtype = meeting_type(L, &device);
     if (kind == PXR_BINARY_DIV && !pxr_dtype_is_float(dtype)) dtype = PXR_F32;
     const pxr_tensor *a = operand(L, 1, dtype, device), *b = operand(L, 2, dtype, device);
@@ -102,7 +110,7 @@ static int binary_in_place(lua_State *L)
     pxr_error error = {0};
     pxr_device *device;
     const pxr_binary_kind kind = (pxr_binary_kind)lua_tointeger(L, lua_upvalueindex(1));
-    lua_settop(L, 2);
+    two_operands(L);
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     pxr_dtype dtype = meeting_type(L, &device);
     if (kind == PXR_BINARY_DIV && !pxr_dtype_is_float(dtype)) dtype = PXR_F32;
@@ -236,7 +244,7 @@ static int floor_divide(lua_State *L)
     pxr_error error = {0};
     pxr_device *device;
     pxr_lua_shape shape;
-    lua_settop(L, 2);
+    two_operands(L);
     const pxr_dtype dtype = meeting_type(L, &device);
     const pxr_tensor *a = operand(L, 1, dtype, device), *b = operand(L, 2, dtype, device);
     broadcast_shape(L, a, b, &shape);

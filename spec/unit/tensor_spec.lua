@@ -306,6 +306,17 @@ describe("indexing", function()
 end)
 
 describe("arithmetic", function()
+    it("refuses a second operand, which Torch7 scales by", function()
+        local x, y = tensor.ones(3), tensor.ones(3)
+        for _, name in ipairs { "add", "add_", "sub", "mul_", "div", "eq", "floorDivide" } do
+            for _, given in ipairs { { 2, y }, { y, 2 } } do
+                assert.error_matches(function() local _ = x[name](x, given[1], given[2]) end,
+                    "one operand expected, got more: instead of Torch7's x:add(2, y) write x + 2 * y", 1, true)
+            end
+        end
+        assert.same({ 1, 1, 1 }, x:totable())
+    end)
+
     it("has operators with numbers on both sides", function()
         local x = tensor.fromTable { 1, 2, 4 }
         assert.same({ 3, 4, 6 }, (x + 2):totable())
