@@ -27,6 +27,34 @@ void pxr_lua_check_file(lua_State *L, pxr_status status, pxr_error *error, const
     pxr_lua_check(L, status, error);
 }
 
+/* The registry's table METHODS maps a method to its name. */
+#define METHODS "pixelrefer.core.methods"
+
+void pxr_lua_name_methods(lua_State *L)
+{
+    luaL_newmetatable(L, METHODS);
+    lua_pushnil(L);
+    while (lua_next(L, -3)) {
+        lua_pushvalue(L, -2);
+        lua_rawset(L, -4); /* [method] = name */
+    }
+    lua_pop(L, 1);
+}
+
+int pxr_lua_argument_error(lua_State *L, int index, const char *message)
+{
+    lua_Debug call;
+    if (!lua_getstack(L, 0, &call)) return luaL_argerror(L, index, message);
+    lua_getinfo(L, "nf", &call);
+    lua_getfield(L, LUA_REGISTRYINDEX, METHODS);
+    lua_insert(L, -2);
+    lua_rawget(L, -2);
+    const char *name = lua_tostring(L, -1);
+    if (call.name || !name) return luaL_argerror(L, index, message);
+    if (index == 1) return luaL_error(L, "calling '%s' on bad self (%s)", name, message);
+    return luaL_error(L, "bad argument #%d to '%s' (%s)", index - 1, name, message);
+}
+
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
 enum { SOFT_LIMIT = 256 << 20 /* bytes */ };
@@ -57,6 +85,7 @@ void pxr_lua_class(lua_State *L, const char *name, const luaL_Reg *methods, lua_
     luaL_setfuncs(L, methods, 0);
     lua_pushcfunction(L, finalizer);
     lua_setfield(L, -2, "free");
+    pxr_lua_name_methods(L);
     lua_setfield(L, -2, "__index");
     lua_pushcfunction(L, finalizer);
     lua_setfield(L, -2, "__gc");
@@ -81,7 +110,7 @@ void **pxr_lua_new_handle(lua_State *L, const char *name)
 void *pxr_lua_check_handle(lua_State *L, int index, const char *name)
 {
     void **handle = luaL_checkudata(L, index, name);
-    if (!*handle) luaL_argerror(L, index, "this object was freed");
+    if (!*handle) pxr_lua_argument_error(L, index, "this object was freed");
     return *handle;
 }
 
@@ -109,8 +138,11 @@ double pxr_lua_number_field(lua_State *L, int index, const char *name)
 
 pxr_tensor *pxr_lua_check_tensor(lua_State *L, int index)
 {
-    pxr_tensor *tensor = luaL_checkudata(L, index, PXR_LUA_TENSOR);
-    if (!tensor->storage) luaL_argerror(L, index, "this tensor was freed");
+    pxr_tensor *tensor = luaL_testudata(L, index, PXR_LUA_TENSOR);
+    if (!tensor)
+        pxr_lua_argument_error(L, index,
+                               lua_pushfstring(L, PXR_LUA_TENSOR " expected, got %s", luaL_typename(L, index)));
+    if (!tensor->storage) pxr_lua_argument_error(L, index, "this tensor was freed");
     return tensor;
 }
 
@@ -123,9 +155,9 @@ pxr_tensor *pxr_lua_check_tensor_of(lua_State *L, int index, pxr_dtype dtype)
 {
     pxr_tensor *tensor = pxr_lua_check_tensor(L, index);
     if (tensor->dtype != dtype)
-        luaL_argerror(L, index,
-                      lua_pushfstring(L, "%s tensor expected, got %s", pxr_dtype_name(dtype),
-                                      pxr_dtype_name(tensor->dtype)));
+        pxr_lua_argument_error(L, index,
+                               lua_pushfstring(L, "%s tensor expected, got %s", pxr_dtype_name(dtype),
+                                               pxr_dtype_name(tensor->dtype)));
     return tensor;
 }
 
@@ -139,13 +171,20 @@ pxr_tensor *pxr_lua_new_tensor(lua_State *L)
     return tensor;
 }
 
+double pxr_lua_check_number(lua_State *L, int index)
+{
+    if (!lua_isnumber(L, index))
+        pxr_lua_argument_error(L, index, lua_pushfstring(L, "number expected, got %s", luaL_typename(L, index)));
+    return lua_tonumber(L, index);
+}
+
 int64_t pxr_lua_check_integer(lua_State *L, int index, int64_t min, int64_t max)
 {
-    const double number = luaL_checknumber(L, index);
+    const double number = pxr_lua_check_number(L, index);
     if (!(number >= (double)min && number <= (double)max) || number != floor(number))
-        luaL_argerror(L, index,
-                      lua_pushfstring(L, "an integer from %f to %f expected, got %f", (double)min, (double)max,
-                                      number));
+        pxr_lua_argument_error(L, index,
+                               lua_pushfstring(L, "an integer from %f to %f expected, got %f", (double)min, (double)max,
+                                               number));
     return (int64_t)number;
 }
 
@@ -153,7 +192,7 @@ const char *pxr_lua_check_path(lua_State *L, int index)
 {
     size_t length;
     const char *path = luaL_checklstring(L, index, &length);
-    if (length == 0 || strlen(path) != length) luaL_argerror(L, index, "a path expected");
+    if (length == 0 || strlen(path) != length) pxr_lua_argument_error(L, index, "a path expected");
     return path;
 }
 
@@ -163,9 +202,9 @@ pxr_dtype pxr_lua_opt_dtype(lua_State *L, int index, pxr_dtype fallback)
     const char *name = luaL_checkstring(L, index);
     pxr_dtype dtype = fallback;
     if (!pxr_dtype_parse(name, &dtype))
-        luaL_argerror(L, index,
-                      lua_pushfstring(L, "no such type: '%s' (float32, float16, bfloat16, int64, int32, int8, uint8)",
-                                      name));
+        pxr_lua_argument_error(
+            L, index,
+            lua_pushfstring(L, "no such type: '%s' (float32, float16, bfloat16, int64, int32, int8, uint8)", name));
     return dtype;
 }
 
@@ -284,11 +323,11 @@ pxr_tensor_map *pxr_lua_check_tensor_map(lua_State *L, int index)
     while (lua_next(L, index)) {
         pxr_error error = {0};
         size_t length;
-        if (lua_type(L, -2) != LUA_TSTRING) luaL_argerror(L, index, "a table from names to tensors expected");
+        if (lua_type(L, -2) != LUA_TSTRING) pxr_lua_argument_error(L, index, "a table from names to tensors expected");
         const char *name = lua_tolstring(L, -2, &length);
         const pxr_tensor *tensor = luaL_testudata(L, -1, PXR_LUA_TENSOR);
         if (!tensor || !tensor->storage)
-            luaL_argerror(L, index, lua_pushfstring(L, "the value of '%s' is no tensor", name));
+            pxr_lua_argument_error(L, index, lua_pushfstring(L, "the value of '%s' is no tensor", name));
         const pxr_status status = pxr_tensor_map_add(*map, name, length, tensor, &error);
         pxr_lua_check(L, status, &error);
         lua_pop(L, 1);

@@ -26,6 +26,13 @@ void pxr_lua_check(lua_State *L, pxr_status status, const pxr_error *error);
 /** pxr_lua_check of what was done with a file, whose name goes in front unless the message begins with it. */
 void pxr_lua_check_file(lua_State *L, pxr_status status, pxr_error *error, const char *path);
 
+/** Raises an error about the argument at stack index `index`. As luaL_argerror, but it knows methods by name where they
+ * are called in a tail call or by pcall, and counts their arguments as their callers do: without the object. */
+int pxr_lua_argument_error(lua_State *L, int index, const char *message);
+
+/** Makes known the names of the methods in the table on top of the stack. */
+void pxr_lua_name_methods(lua_State *L);
+
 /** Collects garbage when the library's memory has outgrown the soft limit (docs/memory.md). Call on entry to functions
  * that allocate tensors, before any C state is held. */
 void pxr_lua_collect_if_needed(lua_State *L);
@@ -54,6 +61,9 @@ void pxr_lua_scope_note(lua_State *L);
 
 /** Pushes `bytes` of scratch memory (uninitialised, aligned to 8, collected by Lua). */
 void *pxr_lua_scratch(lua_State *L, size_t bytes);
+
+/** A number at `index`, or an argument error. */
+double pxr_lua_check_number(lua_State *L, int index);
 
 /** A number at `index` that is an integer in min .. max, or an argument error. */
 int64_t pxr_lua_check_integer(lua_State *L, int index, int64_t min, int64_t max);

@@ -14,19 +14,20 @@
 
 int pxr_lua_check_dim(lua_State *L, int index, int rank)
 {
-    const double number = luaL_checknumber(L, index);
+    const double number = pxr_lua_check_number(L, index);
     const double dim = number < 0 ? number + rank + 1 : number;
     if (!(dim >= 1 && dim <= rank) || dim != floor(dim))
-        luaL_argerror(L, index, lua_pushfstring(L, "a dim from 1 to %d expected, got %f", rank, number));
+        pxr_lua_argument_error(L, index, lua_pushfstring(L, "a dim from 1 to %d expected, got %f", rank, number));
     return (int)dim - 1;
 }
 
 int64_t pxr_lua_check_position(lua_State *L, int index, int64_t size)
 {
-    const double number = luaL_checknumber(L, index);
+    const double number = pxr_lua_check_number(L, index);
     const double position = number < 0 ? number + (double)size + 1 : number;
     if (!(position >= 1 && position <= (double)size) || position != floor(position))
-        luaL_argerror(L, index, lua_pushfstring(L, "an index from 1 to %f expected, got %f", (double)size, number));
+        pxr_lua_argument_error(L, index,
+                               lua_pushfstring(L, "an index from 1 to %f expected, got %f", (double)size, number));
     return (int64_t)position - 1;
 }
 
@@ -36,16 +37,19 @@ void pxr_lua_check_sizes(lua_State *L, int first, int64_t min, pxr_lua_shape *sh
     const bool table = lua_istable(L, first);
     const int count = table ? (int)lua_objlen(L, first) : lua_gettop(L) - first + 1;
     if (count > PXR_MAX_RANK)
-        luaL_argerror(L, first, lua_pushfstring(L, "at most %d sizes expected, got %d", (int)PXR_MAX_RANK, count));
+        pxr_lua_argument_error(L, first,
+                               lua_pushfstring(L, "at most %d sizes expected, got %d", (int)PXR_MAX_RANK, count));
     shape->rank = count < 0 ? 0 : count;
     for (int i = 0; i < shape->rank; i++) {
         if (table) lua_rawgeti(L, first, i + 1);
         const int at = table ? lua_gettop(L) : first + i;
         const double size = lua_type(L, at) == LUA_TNUMBER ? lua_tonumber(L, at) : NAN;
         if (!(size >= (double)min && size <= limit) || size != floor(size))
-            luaL_argerror(L, table ? first : at,
-                          lua_pushfstring(L, "size %d must be an integer of at least %d, got %s", i + 1, (int)min,
-                                          lua_type(L, at) == LUA_TNUMBER ? lua_tostring(L, at) : luaL_typename(L, at)));
+            pxr_lua_argument_error(L, table ? first : at,
+                                   lua_pushfstring(L, "size %d must be an integer of at least %d, got %s", i + 1,
+                                                   (int)min,
+                                                   lua_type(L, at) == LUA_TNUMBER ? lua_tostring(L, at)
+                                                                                  : luaL_typename(L, at)));
         shape->size[i] = (int64_t)size;
         if (table) lua_pop(L, 1);
     }
@@ -161,7 +165,7 @@ void pxr_lua_copy(lua_State *L, const pxr_tensor *out, const pxr_tensor *x)
 void pxr_lua_fill(lua_State *L, const pxr_tensor *out, int index)
 {
     pxr_error error = {0};
-    const double number = luaL_checknumber(L, index);
+    const double number = pxr_lua_check_number(L, index);
     if (!pxr_lua_fits(out->dtype, number)) luaL_error(L, "%f does not fit %s", number, pxr_dtype_name(out->dtype));
     const int64_t integer = pxr_dtype_is_float(out->dtype) ? 0 : (int64_t)number;
     const pxr_status status = pxr_fill(&(pxr_fill_args){.out = out, .value = number, .integer = integer}, &error);
@@ -322,9 +326,9 @@ static int to(lua_State *L)
     pxr_error error = {0};
     pxr_device *device;
     if (pxr_device_open(lua_tostring(L, 2), &device, &error) != PXR_OK)
-        return luaL_argerror(L, 2,
-                             lua_pushfstring(L, "'%s' is no type, and no device: %s", lua_tostring(L, 2),
-                                             error.message));
+        return pxr_lua_argument_error(L, 2,
+                                      lua_pushfstring(L, "'%s' is no type, and no device: %s", lua_tostring(L, 2),
+                                                      error.message));
     push_on_device(L, x, device);
     return 1;
 }
@@ -444,6 +448,8 @@ void pxr_lua_open_tensor(lua_State *L)
     pxr_lua_open_tensor_index(L, method_table, metatable);
     pxr_lua_open_tensor_reduce(L, method_table);
     pxr_lua_open_tensor_gather(L, method_table, function_table);
+    lua_pushvalue(L, method_table);
+    pxr_lua_name_methods(L);
     lua_settop(L, function_table);
     lua_setfield(L, module, "tensor");
     lua_setfield(L, module, "Tensor");

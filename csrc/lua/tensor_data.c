@@ -84,9 +84,9 @@ static int item(lua_State *L)
     char shape[PXR_SHAPE_TEXT];
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     if (pxr_tensor_count(x) != 1)
-        return luaL_argerror(L, 1,
-                             lua_pushfstring(L, "a tensor of one element expected, got %s",
-                                             pxr_tensor_shape_text(x, shape)));
+        return pxr_lua_argument_error(L, 1,
+                                      lua_pushfstring(L, "a tensor of one element expected, got %s",
+                                                      pxr_tensor_shape_text(x, shape)));
     pxr_lua_push_element(L, x);
     return 1;
 }
@@ -244,9 +244,10 @@ static int from_string(lua_State *L)
     const size_t expected = (size_t)pxr_tensor_count(out) * pxr_dtype_size(dtype);
     char text[PXR_SHAPE_TEXT];
     if (length != expected)
-        return luaL_argerror(L, 1,
-                             lua_pushfstring(L, "%f bytes expected for %s %s, got %f", (double)expected,
-                                             pxr_tensor_shape_text(out, text), pxr_dtype_name(dtype), (double)length));
+        return pxr_lua_argument_error(L, 1,
+                                      lua_pushfstring(L, "%f bytes expected for %s %s, got %f", (double)expected,
+                                                      pxr_tensor_shape_text(out, text), pxr_dtype_name(dtype),
+                                                      (double)length));
     if (length > 0) memcpy(out->data, bytes, length);
     if (device == pxr_cpu_device()) return 1;
     pxr_tensor *moved = pxr_lua_push_empty(L, device, dtype, shape.rank, shape.size);

@@ -26,8 +26,9 @@ static const pxr_tensor *push_indices(lua_State *L, int index, pxr_device *devic
 {
     const pxr_tensor *given = pxr_lua_check_tensor(L, index);
     if (pxr_dtype_is_float(given->dtype))
-        luaL_argerror(L, index,
-                      lua_pushfstring(L, "indices of an integer type expected, got %s", pxr_dtype_name(given->dtype)));
+        pxr_lua_argument_error(L, index,
+                               lua_pushfstring(L, "indices of an integer type expected, got %s",
+                                               pxr_dtype_name(given->dtype)));
     const pxr_tensor *from_zero = pxr_lua_push_copy(L, given, PXR_I64);
     pxr_lua_shift_indices(L, from_zero, -1);
     return pxr_lua_bring(L, lua_gettop(L), device);
@@ -55,7 +56,8 @@ static const pxr_tensor *push_index_list(lua_State *L, int index, pxr_device *de
 {
     const pxr_tensor *indices = push_indices(L, index, device);
     if (indices->rank != 1)
-        luaL_argerror(L, index, lua_pushfstring(L, "a list of indices (one dim) expected, got %d dims", indices->rank));
+        pxr_lua_argument_error(L, index,
+                               lua_pushfstring(L, "a list of indices (one dim) expected, got %d dims", indices->rank));
     return indices;
 }
 
@@ -131,8 +133,9 @@ static const pxr_tensor *push_map(lua_State *L)
     char shape[PXR_SHAPE_TEXT];
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     if (x->rank != 2 && x->rank != 3)
-        luaL_argerror(L, 1,
-                      lua_pushfstring(L, "a map [h,w,C] or [h,w] expected, got %s", pxr_tensor_shape_text(x, shape)));
+        pxr_lua_argument_error(L, 1,
+                               lua_pushfstring(L, "a map [h,w,C] or [h,w] expected, got %s",
+                                               pxr_tensor_shape_text(x, shape)));
     x = pxr_lua_as_type(L, x, PXR_F32);
     if (x->rank == 3) return x;
     pxr_tensor *map = pxr_lua_new_tensor(L);
@@ -185,7 +188,9 @@ static int grid_sample(lua_State *L)
     const bool zeros = luaL_checkoption(L, 3, "border", paddings) == 1;
     const pxr_tensor *points = pxr_lua_check_tensor(L, 2);
     if (points->rank != 2 || points->size[1] != 2)
-        luaL_argerror(L, 2, lua_pushfstring(L, "points [n,2] expected, got %s", pxr_tensor_shape_text(points, shape)));
+        pxr_lua_argument_error(L, 2,
+                               lua_pushfstring(L, "points [n,2] expected, got %s",
+                                               pxr_tensor_shape_text(points, shape)));
     points = pxr_lua_as_type(L, points, PXR_F32);
     const pxr_tensor *map = push_map(L);
     const int64_t size[2] = {points->size[0], map->size[2]};

@@ -59,7 +59,8 @@ static const pxr_tensor *tensor_or_number(lua_State *L, int index)
 {
     if (lua_type(L, index) == LUA_TNUMBER) return NULL;
     if (!luaL_testudata(L, index, PXR_LUA_TENSOR))
-        luaL_argerror(L, index, lua_pushfstring(L, "a tensor or a number expected, got %s", luaL_typename(L, index)));
+        pxr_lua_argument_error(L, index,
+                               lua_pushfstring(L, "a tensor or a number expected, got %s", luaL_typename(L, index)));
     return pxr_lua_check_tensor(L, index);
 }
 
@@ -67,7 +68,7 @@ static const pxr_tensor *tensor_or_number(lua_State *L, int index)
 static pxr_dtype meeting_type(lua_State *L, pxr_device **device)
 {
     const pxr_tensor *a = tensor_or_number(L, 1), *b = tensor_or_number(L, 2);
-    if (!a && !b) luaL_argerror(L, 1, "a tensor expected, got numbers only");
+    if (!a && !b) pxr_lua_argument_error(L, 1, "a tensor expected, got numbers only");
     *device = pxr_tensor_device(a ? a : b);
     if (a && b) return common_type(a->dtype, b->dtype);
     return type_with_number(a ? a->dtype : b->dtype, lua_tonumber(L, a ? 2 : 1));
@@ -79,7 +80,7 @@ static pxr_dtype meeting_type(lua_State *L, pxr_device **device)
 static void two_operands(lua_State *L)
 {
     if (!lua_isnoneornil(L, 3))
-        luaL_argerror(L, 3, "one operand expected, got more: instead of Torch7's x:add(2, y) write x + 2 * y");
+        pxr_lua_argument_error(L, 3, "one operand expected, got more: instead of Torch7's x:add(2, y) write x + 2 * y");
     lua_settop(L, 2);
 }
 
@@ -421,8 +422,9 @@ static int where(lua_State *L)
     const pxr_tensor *condition = pxr_lua_check_tensor(L, 1);
     lua_settop(L, 3);
     if (condition->dtype != PXR_U8)
-        luaL_argerror(L, 1,
-                      lua_pushfstring(L, "a uint8 tensor (a mask) expected, got %s", pxr_dtype_name(condition->dtype)));
+        pxr_lua_argument_error(L, 1,
+                               lua_pushfstring(L, "a uint8 tensor (a mask) expected, got %s",
+                                               pxr_dtype_name(condition->dtype)));
     pxr_device *device = pxr_tensor_device(condition);
     const pxr_tensor *a_tensor = tensor_or_number(L, 2), *b_tensor = tensor_or_number(L, 3);
     pxr_dtype dtype = PXR_F32;

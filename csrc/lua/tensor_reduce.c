@@ -226,7 +226,7 @@ static int push_sorted(lua_State *L, const pxr_tensor *x, int dim, int64_t wante
 static int sort(lua_State *L)
 {
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
-    if (x->rank == 0) luaL_argerror(L, 1, "a tensor of at least one dim expected");
+    if (x->rank == 0) pxr_lua_argument_error(L, 1, "a tensor of at least one dim expected");
     const int dim = lua_isnoneornil(L, 2) ? x->rank - 1 : pxr_lua_check_dim(L, 2, x->rank);
     return push_sorted(L, x, dim, x->size[dim], lua_toboolean(L, 3));
 }
@@ -242,7 +242,7 @@ static int sort(lua_State *L)
 static int topk(lua_State *L)
 {
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
-    if (x->rank == 0) luaL_argerror(L, 1, "a tensor of at least one dim expected");
+    if (x->rank == 0) pxr_lua_argument_error(L, 1, "a tensor of at least one dim expected");
     const int dim = lua_isnoneornil(L, 3) ? x->rank - 1 : pxr_lua_check_dim(L, 3, x->rank);
     const int64_t k = pxr_lua_check_integer(L, 2, 0, x->size[dim]);
     return push_sorted(L, x, dim, k, lua_isnoneornil(L, 4) || lua_toboolean(L, 4));
@@ -292,7 +292,7 @@ static int matmul(lua_State *L)
     pxr_error error = {0};
     const pxr_tensor *a = pxr_lua_check_tensor(L, 1), *b = pxr_lua_check_tensor(L, 2);
     const bool a_vector = a->rank == 1, b_vector = b->rank == 1;
-    if (a->rank == 0 || b->rank == 0) luaL_argerror(L, a->rank == 0 ? 1 : 2, "at least one dim expected");
+    if (a->rank == 0 || b->rank == 0) pxr_lua_argument_error(L, a->rank == 0 ? 1 : 2, "at least one dim expected");
     const pxr_dtype dtype = a->dtype == b->dtype && pxr_dtype_is_float(a->dtype) ? a->dtype : PXR_F32;
     a = as_matrix(L, pxr_lua_as_type(L, a, dtype), 0);
     b = as_matrix(L, pxr_lua_as_type(L, b, dtype), 1);

@@ -192,7 +192,7 @@ static int transpose(lua_State *L)
 static int transpose_matrix(lua_State *L)
 {
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
-    if (x->rank != 2) luaL_argerror(L, 1, lua_pushfstring(L, "a matrix expected, got %d dims", x->rank));
+    if (x->rank != 2) pxr_lua_argument_error(L, 1, lua_pushfstring(L, "a matrix expected, got %d dims", x->rank));
     return push_transposed(L, x, 0, 1);
 }
 
@@ -207,12 +207,15 @@ static int permute(lua_State *L)
     const pxr_tensor *x = pxr_lua_check_tensor(L, 1);
     pxr_lua_shape given;
     pxr_lua_check_sizes(L, 2, -PXR_MAX_RANK, &given);
-    if (given.rank != x->rank) luaL_argerror(L, 2, lua_pushfstring(L, "%d dims expected, got %d", x->rank, given.rank));
+    if (given.rank != x->rank)
+        pxr_lua_argument_error(L, 2, lua_pushfstring(L, "%d dims expected, got %d", x->rank, given.rank));
     int order[PXR_MAX_RANK];
     for (int i = 0; i < x->rank; i++) {
         const int64_t dim = given.size[i] < 0 ? given.size[i] + x->rank : given.size[i] - 1;
         if (dim < 0 || dim >= x->rank)
-            luaL_argerror(L, 2, lua_pushfstring(L, "dims from 1 to %d expected, got %d", x->rank, (int)given.size[i]));
+            pxr_lua_argument_error(L, 2,
+                                   lua_pushfstring(L, "dims from 1 to %d expected, got %d", x->rank,
+                                                   (int)given.size[i]));
         order[i] = (int)dim;
     }
     pxr_tensor *out = pxr_lua_new_tensor(L);

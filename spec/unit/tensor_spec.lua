@@ -305,6 +305,25 @@ describe("indexing", function()
     end)
 end)
 
+describe("a method's wrong argument", function()
+    it("is told by the method's name and counted without the tensor, in tail calls and under pcall too", function()
+        local x = tensor.ones(3, 4)
+        local expected = "bad argument #2 to 'narrow' (an index from 1 to 3 expected, got 7)"
+        assert.error_matches(function() return x:narrow(1, 7, 3) end, expected, 1, true)
+        assert.error_matches(function() local _ = x:narrow(1, 7, 3) end, expected, 1, true)
+        assert.matches(expected, select(2, pcall(x.narrow, x, 1, 7, 3)), 1, true)
+        assert.error_matches(function() return x:topk("a") end, "#1 to 'topk' (number expected, got string)", 1, true)
+        assert.error_matches(function() return x:matmul(3) end,
+            "#1 to 'matmul' (pixelrefer.Tensor expected, got number)", 1, true)
+        assert.error_matches(function() return x:add("s") end, "#1 to 'add' (a tensor or a number", 1, true)
+        assert.matches("calling 'narrow' on bad self", select(2, pcall(x.narrow)), 1, true)
+        local freed = tensor.ones(2)
+        freed:free()
+        assert.error_matches(function() return freed:exp() end, "calling 'exp' on bad self (this tensor was freed)",
+            1, true)
+    end)
+end)
+
 describe("arithmetic", function()
     it("refuses a second operand, which Torch7 scales by", function()
         local x, y = tensor.ones(3), tensor.ones(3)
