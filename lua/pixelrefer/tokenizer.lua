@@ -1,7 +1,7 @@
 --- The Qwen2 tokenizer: text to token ids and back.
 --
 --     local tokenizer = require "pixelrefer.tokenizer"
---     local tok = tokenizer.load "PixelRefer-2B"           -- tokenizer files alone are enough
+--     local tok = tokenizer.load "weights/PixelRefer-2B"   -- a directory; tokenizer files alone are enough
 --     local ids = tok:encode "a dog <|im_end|>"            -- { 64, 5562, 220, 151645 }
 --     print(tok:decode(ids, { skip_special_tokens = true }))
 --
