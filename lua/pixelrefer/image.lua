@@ -60,10 +60,14 @@ function image.decode(bytes)
 end
 
 --- Saves a picture as PNG; the file is there whole or not at all.
--- @tparam string path
+-- @tparam string path that ends in .png, or has no ending
 -- @tparam Tensor picture uint8 [h,w,3], or [h,w] for grey
 function image.save(path, picture)
     check_path("image.save", path)
+    local ending = path:match("%.([^./]+)$")
+    if ending and ending:lower() ~= "png" then
+        error(("image.save: '%s': a path that ends in .png expected"):format(path), 2)
+    end
     core.write_png(path, check_picture("image.save", picture))
 end
 

@@ -130,6 +130,8 @@ describe("image.save", function()
             local picture = image.load(path(name .. ".png"))
             image.save(target, picture)
             assert.equal(0, pictures.difference(picture, image.load(target)))
+            image.save(target .. ".PNG", picture)
+            assert.is_true(os.remove(target .. ".PNG"))
             assert.equal(0, pictures.difference(picture, image.decode(image.encode(picture))))
         end
     end)
@@ -147,6 +149,10 @@ describe("image.save", function()
         assert.matches("%[2x2%] float32 cannot be a PNG", message(image.save, target, tensor.zeros(2, 2)))
         assert.matches("cannot be a PNG", message(image.encode, tensor.zeros(2, 2, 4, { dtype = "uint8" })))
         local picture = image.load(path "one.png")
+        for _, other in ipairs { "x.jpg", "folder.png/x.png.JPEG" } do
+            assert.matches(("image.save: '%s': a path that ends in .png expected"):format(other),
+                message(image.save, other, picture), 1, true)
+        end
         assert.matches("no/such/folder", message(image.save, "no/such/folder/x.png", picture))
     end)
 end)
