@@ -31,7 +31,7 @@ local DIRECTORY_RATE, GIF_RATE = 3, 25
 -- @field frame_numbers the number of each frame
 -- @field masked_frames pictures of the frames in `frame_ids`, by frame number
 -- @field masked_times seconds of those: number / frame rate
--- @field width pixels of the first picture
+-- @field width pixels of the first picture; nil when none of a directory's was taken
 -- @field height pixels
 -- @field fps the average frame rate (3 for a directory, 25 for a GIF)
 -- @field frame_count frames of the whole clip
@@ -396,7 +396,8 @@ end
 
 function Video:__tostring()
     local name = self.path or "tensors"
-    return ("Video(%s, %d of %d frames, %dx%d)"):format(name, #self.frames, self.frame_count, self.width, self.height)
+    local size = self.width and (", %dx%d"):format(self.width, self.height) or "" -- no picture of a directory was read
+    return ("Video(%s, %d of %d frames%s)"):format(name, #self.frames, self.frame_count, size)
 end
 
 return video

@@ -332,6 +332,11 @@ describe("video.load", function()
         assert.same({ 0.4, 2.1 }, clip.times)
     end)
 
+    it("prints a directory of which no picture was taken", function()
+        local clip = video.load(media.path "frames", { way = "ids" })
+        assert.equal(("Video(%s, 0 of 9 frames)"):format(media.path "frames"), tostring(clip))
+    end)
+
     it("reads a directory of pictures in name order", function()
         local clip = video.load(media.path "frames", { fps = 1, frame_ids = { 8 } })
         assert.same({ 1, 4, 7 }, media.numbers(clip.frames))
