@@ -103,6 +103,10 @@ function draw.tokens(picture, item, assignment, given)
     }, "draw.tokens")
     if not tensor.isTensor(picture) then error("draw.tokens: a picture expected, got " .. type(picture), 2) end
     if not tensor.isTensor(assignment) then error("draw.tokens: a tensor expected, got " .. type(assignment), 2) end
+    if type(item) ~= "table" or not tensor.isTensor(item.mask_grid) or type(item.box) ~= "table" then
+        error("draw.tokens: an item with mask_grid and box expected, as `prepare` gives it, got "
+            .. (type(item) == "table" and "another table" or type(item)), 2)
+    end
     local grid = item.mask_grid
     local inside = grid:gt(0)
     if inside:sum() ~= assignment:nElement() then

@@ -2,6 +2,7 @@
 -- a step that returns nonsense is told by name.
 
 local core = require "pixelrefer.core"
+local files = require "support.files"
 local json = require "pixelrefer.json"
 local object_tokenizer = require "pixelrefer.object_tokenizer"
 local pixelrefer = require "pixelrefer"
@@ -18,12 +19,12 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do models[name] = pixelref
 local function read_case(name)
     local folder = GOLDEN .. "cases/" .. name .. "/"
     local case, regions = json.read(folder .. "case.json"), {}
-    local files = case.frames or case.pictures
+    local names = case.frames or case.pictures
     for _, object in ipairs(case.regions) do
         for _, part in ipairs(object) do
             regions[#regions + 1] = {
                 mask = pixelrefer.mask.rle(part.mask),
-                picture = pixelrefer.image.load(folder .. files[part.frame + 1]),
+                picture = pixelrefer.image.load(folder .. names[part.frame + 1]),
             }
         end
     end
@@ -166,6 +167,16 @@ describe("the shipped tokenizers", function()
     end)
 end)
 
+describe("the tokenizer that docs/tokenizers.md begins with", function()
+    it("takes a region, and Lite's empty one", function()
+        local corners = assert(loadstring(files.read("docs/tokenizers.md"):match("```lua\n(.-)```")))()
+        local model, picture = models.lite_sharded_bin:withTokenizer(corners), noise(80, 90, 7)
+        local empty = tensor.zeros(80, 90, { dtype = "uint8" })
+        assert.same({ 5 }, model:describe(picture, pixelrefer.mask.box(picture, 10, 10, 60, 70), SHORT).tokens)
+        assert.same({ 1 }, model:describe(picture, empty, SHORT).tokens)
+    end)
+end)
+
 describe("a tokenizer of one's own", function()
     local picture = noise(80, 90, 7)
     local m = pixelrefer.mask.box(picture, 10, 10, 60, 70)
@@ -273,5 +284,13 @@ describe("draw.tokens", function()
         assert.error_matches(function() pixelrefer.draw.tokens(picture, item, tokens:narrow(1, 1, 2)) end,
                              "3 cells are under the mask, 2 assigned")
         assert.error_matches(function() pixelrefer.draw.tokens(picture, item, 3) end, "a tensor expected, got number")
+    end)
+
+    it("refuses what is no item", function()
+        for given, found in pairs { ["nil"] = "nil", [{}] = "another table", [3] = "number" } do
+            assert.error_matches(function()
+                pixelrefer.draw.tokens(picture, given ~= "nil" and given or nil, tokens)
+            end, "draw.tokens: an item with mask_grid and box expected, as `prepare` gives it, got " .. found, 1, true)
+        end
     end)
 end)
