@@ -14,6 +14,7 @@ local core = require "pixelrefer.core"
 local dataset = require "pixelrefer.dataset"
 local fingerprint = require "pixelrefer.annotate.fingerprint"
 local generation = require "pixelrefer.generation"
+local interruption = require "pixelrefer.interruption"
 local json = require "pixelrefer.json"
 local options = require "pixelrefer.options"
 local prompt = require "pixelrefer.prompt"
@@ -173,7 +174,7 @@ end
 
 -- Errors that end the job: what was asked for, or what another attempt may not meet again.
 local function ends_job(reason)
-    return reason:find("interrupted", 1, true) or reason:find("out of memory", 1, true)
+    return interruption.is(reason) or reason:find("out of memory", 1, true)
         or reason:find("not enough memory", 1, true)
 end
 

@@ -14,6 +14,7 @@ local canvas = require "pixelrefer.draw.canvas"
 local dataset = require "pixelrefer.dataset"
 local draw = require "pixelrefer.draw"
 local inside = require "pixelrefer.inside"
+local interruption = require "pixelrefer.interruption"
 local object_tokenizer = require "pixelrefer.object_tokenizer"
 local options = require "pixelrefer.options"
 local Scene = require "pixelrefer.scene"
@@ -59,12 +60,7 @@ end
 
 -- A turn's regions. PixelRefer is shown an object in one frame, its first.
 local function regions_of(record, turn, model)
-    local regions = record:regions(turn)
-    for i, region in ipairs(regions) do
-        local in_frames = type(region) == "table" and region[1]
-        if in_frames and model.framework == "vision_object" then regions[i] = region[1] end
-    end
-    return regions
+    return record:regions(turn, model.framework == "vision_object")
 end
 
 local function sum(list)
@@ -79,7 +75,7 @@ local function ask(variant, question, settings)
     local ok, answer = pcall(scene.ask, scene, question.text, question.regions, settings.generation)
     scene:free()
     if not ok then
-        if tostring(answer):find("interrupted", 1, true) then error(answer, 0) end
+        if interruption.is(answer) then error(answer, 0) end
         variant.failed = variant.failed + 1
         return { tokenizer = variant.name, problem = tostring(answer) }
     end
@@ -146,7 +142,7 @@ local function attempt(result, record, f, ...)
     local ok, value = pcall(f, ...)
     if ok then return value end
     local reason = tostring(value)
-    if reason:find("interrupted", 1, true) then error(value, 0) end
+    if interruption.is(reason) then error(value, 0) end
     local problem = ("%s:%d: %s"):format(result.dataset, record.line, (reason:gsub("^line %d+: ", "")))
     result.problems[#result.problems + 1] = problem
     return nil

@@ -218,13 +218,15 @@ end
 
 --- Decodes one mask, as `scene:ask` takes it.
 -- @tparam int i its number
+-- @tparam[opt] boolean one_frame of an object with masks in several frames the first alone
 -- @treturn Tensor|table for a picture a mask; for a video the object's {mask =, frame =}, or a list of those
 -- @raise an annotation that cannot be decoded, naming its number
-function Record:region(i)
+function Record:region(i, one_frame)
     local ok, result = pcall(function()
         if not self.video then return decode(self.masks[i], self) end
         local frames = {}
         for f, part in ipairs(self.masks[i]) do
+            if f > 1 and one_frame then break end
             frames[f] = { mask = decode(part.annotation, self), frame = part.frame }
         end
         return #frames == 1 and frames[1] or frames
@@ -235,9 +237,10 @@ end
 
 --- Decodes the masks of one turn, or of all.
 -- @tparam[opt] int turn
+-- @tparam[opt] boolean one_frame as for `region`
 -- @treturn table each as `region` gives it
 -- @raise an annotation that cannot be decoded, naming its number
-function Record:regions(turn)
+function Record:regions(turn, one_frame)
     local first, last = 1, #self.masks
     if turn then
         local asked = self.turns[turn]
@@ -245,7 +248,7 @@ function Record:regions(turn)
         first, last = asked.first, asked.first + asked.count - 1
     end
     local regions = {}
-    for i = first, last do regions[#regions + 1] = self:region(i) end
+    for i = first, last do regions[#regions + 1] = self:region(i, one_frame) end
     return regions
 end
 

@@ -7,6 +7,7 @@
 -- docs/tokenizers.md says how to write one.
 -- @module pixelrefer.object_tokenizer
 local core = require "pixelrefer.core"
+local interruption = require "pixelrefer.interruption"
 local options = require "pixelrefer.options"
 local saot = require "pixelrefer.tokenizers.saot"
 local tensor = require "pixelrefer.tensor"
@@ -145,7 +146,7 @@ local function call(where, own, step, ...)
     local ok, first, second, third = pcall(step, ...)
     if ok then return first, second, third end
     local reason = tostring(first)
-    error(reason:find("interrupted", 1, true) and reason or ("%s: %s"):format(where, reason), 0)
+    error(interruption.is(reason) and reason or ("%s: %s"):format(where, reason), 0)
 end
 
 -- ---- the tokenizer of a model ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@
 local Answer = require "pixelrefer.answer"
 local core = require "pixelrefer.core"
 local generation = require "pixelrefer.generation"
+local interruption = require "pixelrefer.interruption"
 local options = require "pixelrefer.options"
 local prompt = require "pixelrefer.prompt"
 local tensor = require "pixelrefer.tensor"
@@ -266,7 +267,7 @@ local function advance(session, answer)
     end
     local ok, id = pcall(guarded, session, step, answer)
     if ok then return id end
-    if id ~= STOP and not tostring(id):find("interrupted", 1, true) then error(id, 0) end
+    if id ~= STOP and not interruption.is(id) then error(id, 0) end
     answer.stopped = id == STOP and "inspect" or "interrupted"
     return nil
 end

@@ -8,6 +8,7 @@
 --
 -- @module pixelrefer.together
 local core = require "pixelrefer.core"
+local interruption = require "pixelrefer.interruption"
 local tensor = require "pixelrefer.tensor"
 
 local together = {}
@@ -69,7 +70,7 @@ end
 local function step(decoder, cache, answers, rows)
     return tensor.scope(function()
         local ok, logits = pcall(feed, decoder, cache, answers, rows)
-        if not ok and not tostring(logits):find("interrupted", 1, true) then error(logits, 0) end
+        if not ok and not interruption.is(logits) then error(logits, 0) end
         for i, row in ipairs(rows) do
             local answer = answers[row]
             if not ok then answer.stopped = "interrupted" end

@@ -17,6 +17,7 @@
 -- @module pixelrefer.video
 
 local core = require "pixelrefer.core"
+local interruption = require "pixelrefer.interruption"
 local options = require "pixelrefer.options"
 
 local video = {}
@@ -263,7 +264,7 @@ function video.ahead(path, given)
     end)
     if ok and source then coming = { path = path, source = source } end
     if not ok and source then source.free() end
-    if not ok and tostring(reason):find("interrupted", 1, true) then error(reason, 0) end
+    if not ok and interruption.is(reason) then error(reason, 0) end
 end
 
 -- The source of a path, which may be the one that is read ahead.

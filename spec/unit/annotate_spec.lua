@@ -243,7 +243,7 @@ describe("annotate", function()
 
     it("lists what fails with its reason and goes on", function()
         local object = json.read(instances)
-        object.images[2].file_name, object.annotations[2].segmentation = "gone.png", { { 1, 2 } }
+        object.images[2].file_name, object.annotations[2].segmentation = "interrupted.png", { { 1, 2 } }
         object.annotations[3].category_id = nil
         object.images[3].width = 71
         local path = files.write(folder .. "/broken.json", json.encode(object))
@@ -251,7 +251,7 @@ describe("annotate", function()
         assert.same({ 4, 8, 4 }, { summary.answers, summary.failed, summary.scenes })
         assert.matches("^annotation 2: ", summary.problems[1].error)
         assert.matches("no field 'category'", summary.problems[2].error)
-        assert.matches("gone.png", summary.problems[3].error)
+        assert.matches("interrupted.png", summary.problems[3].error) -- which is not Ctrl-C
         assert.matches("the mask is 56 x 71, its picture 56 x 70", summary.problems[6].error)
         assert.matches("^where: attempt to compare", select(2, run { where = "nothing > 2" }).problems[1].error)
     end)
@@ -288,6 +288,21 @@ describe("annotate", function()
             assert.same({ "b", 1 }, { list[3].id, #list[3].tokens })
             os.remove(out)
             assert.equal(3, select(2, run({ model = each, tasks = "<region>?" }, path)).answers)
+        end
+    end)
+
+    it("takes an object's first frame where the model takes one", function()
+        local rle = { size = { 56, 70 }, counts = { 300, 2000, 1620 } }
+        files.make_directories(folder .. "/frames")
+        for k = 0, 2 do image.save(("%s/frames/%d.png"):format(folder, k), tensor.zeros(56, 70, 3):byte()) end
+        local path = files.write(folder .. "/frames.jsonl", json.encode { video = "frames", id = "c",
+            masks = { { ["0"] = rle, ["2"] = rle } },
+            conversations = { { from = "human", value = "What is <region>?" } } })
+        for _, tasks in ipairs { false, "<region>?" } do
+            local given = { tasks = tasks or nil }
+            assert.same({ 1, 0 }, { select(2, run(given, path)).answers, select(2, run(given, path)).failed })
+            given.model = lite
+            assert.equal(1, select(2, run(given, path)).answers)
         end
     end)
 
@@ -340,6 +355,10 @@ describe("annotate", function()
         local text = files.read(out)
         files.write(out, (text:gsub("[^\n]*\n$", "")))
         assert.error_matches(function() coco.write(instances, out, path) end, "the job is not complete")
+        os.remove(out)
+        annotate.run(instances, options { each = function() return { 1 } end })
+        assert.error_matches(function() coco.write(instances, out, path) end,
+            "none of its 12 answers is a text: what is to be a caption %-%-each returns as one")
     end)
 end)
 

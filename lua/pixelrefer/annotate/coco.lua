@@ -113,7 +113,7 @@ end
 -- @tparam string out the file to write
 -- @tparam[opt] table given root, masks: as for `dataset.samples`
 -- @treturn table annotations, images: how many
--- @raise a job that is not complete, a video, a full disk
+-- @raise a job that is not complete or has no texts, a video, a full disk
 function coco.write(path, answers, out, given)
     local file = results.read(answers)
     given = given or {}
@@ -122,6 +122,10 @@ function coco.write(path, answers, out, given)
     local ok, counts = pcall(whole_file.write, out, function(output)
         local written = write_all(output, file, next_sample, known)
         if not file.ended then error(answers .. ": the job is not complete", 0) end
+        if written.annotations == 0 and file.ended.answers > 0 then
+            error(("%s: none of its %d answers is a text: what is to be a caption --each returns as one"):format(
+                answers, file.ended.answers), 0)
+        end
         return written
     end)
     file:close()

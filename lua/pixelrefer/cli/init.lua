@@ -4,6 +4,7 @@
 -- usage, 130 when Ctrl-C stopped the work.
 -- @module pixelrefer.cli
 local arguments = require "pixelrefer.cli.arguments"
+local interruption = require "pixelrefer.interruption"
 local options = require "pixelrefer.options"
 local progress = require "pixelrefer.cli.progress"
 local regions = require "pixelrefer.cli.regions"
@@ -387,7 +388,7 @@ function cli.main(words)
                         "try 'pixelrefer --help'\n")
         return 2
     end
-    if message:find("interrupted", 1, true) and #message < 200 then
+    if interruption.is(message) then
         io.stderr:write("pixelrefer: interrupted\n")
         return 130
     end

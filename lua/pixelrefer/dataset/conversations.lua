@@ -19,7 +19,7 @@ local function question_region(record, turn, number)
     return {
         number = number, id = record.id, question = turn.question, answer = turn.answer,
         fields = fields_of(record, {}),
-        masks = function() return record:regions(turn.number) end,
+        masks = function(one_frame) return record:regions(turn.number, one_frame) end,
     }
 end
 
@@ -28,7 +28,7 @@ local function mask_region(record, i, number)
     return {
         number = number, id = annotation.id or record.id,
         fields = fields_of(record, annotation[1] == nil and annotation or {}),
-        masks = function() return { record:region(i) } end,
+        masks = function(one_frame) return { record:region(i, one_frame) } end,
     }
 end
 

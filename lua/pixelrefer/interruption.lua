@@ -1,0 +1,17 @@
+--- What Ctrl-C raises in long work, told from other errors.
+-- @module pixelrefer.interruption
+
+local interruption = {}
+
+--- The message.
+interruption.REASON = "interrupted"
+
+--- Whether an error is Ctrl-C's: it says so alone, or behind where it was raised; a path that has the word does not.
+-- @param reason what pcall gave
+-- @treturn boolean
+function interruption.is(reason)
+    local first = tostring(reason):match("^[^\n]*")
+    return first == interruption.REASON or first:find(": " .. interruption.REASON .. "$") ~= nil
+end
+
+return interruption
