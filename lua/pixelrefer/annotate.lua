@@ -37,7 +37,7 @@ local OPTIONS = {
     root = "string", masks = "string", device = "string", compute = "string", threads = "integer",
     weights = "string", kv = "string", tokenizer = "string|table|function",
     local_crop = { "own", "first" }, fps = "number", max_frames = "integer", start = "number", ["end"] = "number",
-    together = { type = "integer", min = 1 }, progress = "function",
+    together = { type = "integer", min = 1 }, retry = "boolean", progress = "function",
 }
 for name, kind in pairs(generation.OPTIONS) do OPTIONS[name] = kind end
 OPTIONS.alternatives = nil
@@ -371,8 +371,12 @@ end
 
 -- One line of the file: what is there already, or new work, which waits for others to be done together with.
 local function settle(job, sample, region, entry, problem, within)
-    local stored = job.results:stored(entry)
+    local stored, line = job.results:stored(entry)
     if stored then
+        if line then
+            finish_waiting(job, sample)
+            job.results:append(line)
+        end
         job.within = within
         return count(job, stored, true)
     end
@@ -457,6 +461,7 @@ local function annotate_all(job, next_sample)
     end
     local summary = pick(job.counts, { "answers", "failed", "scenes" })
     if not job.results.ended then job.results:append { ["end"] = summary } end
+    job.results:replace()
 end
 
 --- Runs a job, or goes on with it.
@@ -474,6 +479,7 @@ end
 -- @tparam[opt] string given.masks the folder of a folder's masks
 -- @tparam[opt=1] int given.together how many questions about a sample are answered at a time (see
 --   `pixelrefer.together`): the same answers, faster; a kill loses those in work. An `each` has one region at a time
+-- @tparam[opt] boolean given.retry ask again what failed; answers that are there are kept
 -- @tparam[opt] function given.progress called after each answer with scenes, answers, failed, share (0 to 1), rate
 --   (answers a second) and left (seconds; nil while unknown)
 -- @param given.others device, compute, threads, tokenizer as for `load`; generation's options and local_crop as for
@@ -488,7 +494,7 @@ function annotate.run(path, given)
     local next_sample, share = dataset.samples(path, { root = given.root, masks = given.masks,
         questions = not job.tasks and not job.each })
     job.share = share
-    job.results = results.open(given.out, job.fingerprint)
+    job.results = (given.retry and results.open_again or results.open)(given.out, job.fingerprint)
     local reason
     job.log, reason = io.open(given.out .. ".log", "ab")
     if not job.log then

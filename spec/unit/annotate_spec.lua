@@ -256,6 +256,42 @@ describe("annotate", function()
         assert.matches("^where: attempt to compare", select(2, run { where = "nothing > 2" }).problems[1].error)
     end)
 
+    it("asks again what failed, and keeps the answers, wherever it was stopped", function()
+        local questions = 0
+        local each = function(_, ask)
+            questions = questions + 1
+            return ask "<region>?"
+        end
+        local expected = run { each = each }
+        local gone = folder .. "/1.png"
+        assert(os.rename(gone, gone .. ".away"))
+        annotate.run(instances, options { each = each })
+        assert(os.rename(gone .. ".away", gone))
+        local broken, failed = files.read(out), select(2, files.read(out):gsub('"error"', ""))
+        assert.is_true(failed > 0)
+        assert.equal(failed, annotate.run(instances, options { each = each }).failed) -- as it is
+        for _, share in ipairs { 0, 0.3, 0.6, 0.9, 1 } do
+            files.write(out, broken)
+            files.write(out .. ".retry", expected:sub(1, math.floor(share * #expected)))
+            questions = 0
+            local summary = annotate.run(instances, options { each = each, retry = true })
+            assert.equal(expected, files.read(out))
+            assert.is_nil(io.open(out .. ".retry"))
+            assert.same({ 12, 0 }, { summary.answers, summary.failed })
+            assert.is_true(questions <= failed)
+        end
+        for _, at_a_time in ipairs { 1, 5 } do
+            os.remove(out)
+            local given = { tasks = { "<region>?", "Is <region> {category}?" }, together = at_a_time }
+            local whole = run(given)
+            assert(os.rename(gone, gone .. ".away"))
+            annotate.run(instances, options(given))
+            assert(os.rename(gone .. ".away", gone))
+            given.retry = true
+            assert.equal(whole, (run(given)))
+        end
+    end)
+
     it("refuses a file that another process is writing", function()
         local results = require "pixelrefer.annotate.results"
         local open = results.open(out, { a = 1 })

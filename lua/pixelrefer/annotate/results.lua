@@ -6,6 +6,8 @@
 --
 -- Answers stand in the dataset's order: scene, region, task. So who goes on goes through the dataset with what is there
 -- already, and begins where the file ends. A last line without its line break was torn and is dropped.
+--
+-- To ask again what failed a second file is written beside it, which takes over the answers and in the end its place.
 -- @module pixelrefer.annotate.results
 local core = require "pixelrefer.core"
 local ffi = require "ffi"
@@ -41,7 +43,7 @@ local function next_object(self)
         self.torn = text
         return nil
     end
-    self.line, self.offset = self.line + 1, self.offset + #text
+    self.line, self.offset, self.text = self.line + 1, self.offset + #text, text
     local ok, object = pcall(json.decode, text)
     if not ok or type(object) ~= "table" then fail(self, "no line of results") end
     return object
@@ -106,6 +108,23 @@ function results.open(path, job)
     return error(self, 0)
 end
 
+--- Opens a file of which the answers are to be kept, and what failed asked again; `replace` puts the new file in its
+-- place. Until then the old one is whole, and the new one is gone on with.
+-- @tparam string path
+-- @tparam table job the fingerprint
+-- @treturn Results
+-- @raise as `open`
+function results.open_again(path, job)
+    local old = results.open(path, job)
+    local ok, self = pcall(results.open, path .. ".retry", job)
+    if not ok then
+        old:close()
+        error(self, 0)
+    end
+    self.old = old
+    return self
+end
+
 -- An answer's place; comes first what is less.
 local function place_of(object)
     return { object.scene, object.region or 0, object.task or 1 }
@@ -148,12 +167,28 @@ function Results:next()
     return object
 end
 
+-- The old file's answer to an entry, and its line; what failed there is none.
+local function old_answer(self, entry)
+    local old = self.old
+    local head = self.head or old:next()
+    while head and compare(place_of(head), place_of(entry)) < 0 do head = old:next() end
+    self.head = head
+    if not head or head.error or compare(place_of(head), place_of(entry)) ~= 0 then return nil end
+    if head.id ~= entry.id then
+        fail(old, "id %s is here, but the dataset has id %s: it was changed", tostring(head.id), tostring(entry.id))
+    end
+    self.head = nil
+    return head, old.text
+end
+
 --- The answer to what comes next in the dataset, if it is there already.
 -- @tparam table entry {id =, scene =, region =, task =}
 -- @treturn ?table
+-- @treturn ?string its line, where it is to be appended yet: it stands in the file that this one will replace
 -- @raise another answer in its place: the dataset is not the one that the file was begun with
 function Results:stored(entry)
     local object = self:next()
+    if self.old and not object then return old_answer(self, entry) end
     if self.ended and not object then fail(self, "complete, but the dataset goes on: it was changed") end
     if not object then return nil end
     if compare(place_of(object), place_of(entry)) ~= 0 or object.id ~= entry.id then
@@ -172,10 +207,10 @@ function Results:stop_reading()
 end
 
 --- Appends a line.
--- @tparam table object
+-- @tparam table|string object or its line
 -- @raise what the system says, such as a full disk; then no part of the line is in the file
 function Results:append(object)
-    local text = json.encode(object) .. "\n"
+    local text = type(object) == "string" and object or json.encode(object) .. "\n"
     local ok, reason = self.writer:write(text)
     if not ok then
         ffi.C.ftruncate(ffi.C.fileno(self.writer), self.offset)
@@ -184,8 +219,14 @@ function Results:append(object)
     self.offset = self.offset + #text
 end
 
+--- Puts a complete file in the place of the one whose answers it has kept, if there is one.
+function Results:replace()
+    if self.old then assert(os.rename(self.path, self.old.path)) end
+end
+
 --- Closes the file.
 function Results:close()
+    if self.old then self.old:close() end
     for _, name in ipairs { "reader", "writer" } do
         if self[name] then self[name]:close() end
         self[name] = nil

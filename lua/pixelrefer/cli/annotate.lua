@@ -9,7 +9,7 @@ ffi.cdef "char *realpath(const char *path, char *resolved);"
 
 local PLACES = { root = "path", masks = "path" }
 local JOB = { task = "repeated", where = "string", each = "path", out = "path", shard = "string",
-    together = "integer" }
+    together = "integer", retry = "flag" }
 local SLURM = { slurm = "integer", submit = "flag" }
 
 local commands = {}
@@ -104,14 +104,15 @@ commands.annotate = {
         if given.submit and not given.slurm then arguments.fail("--submit belongs to --slurm N") end
         if given.slurm then return prepare_slurm(given, words, commands.annotate.spec) end
         local options = settings.pick(given, settings.merged(settings.MODEL, settings.TOKENIZER, settings.GENERATION,
-            settings.MEDIA, PLACES, { where = "string", each = "path", out = "path", together = "integer" }))
+            settings.MEDIA, PLACES, { where = "string", each = "path", out = "path", together = "integer",
+            retry = "flag" }))
         options.help, options.tasks, options.shard = nil, tasks_of(given), read_shard(given.shard)
         options.progress = show
         progress.show("opening %s", words[1])
         local summary = require("pixelrefer.annotate").run(words[1], options)
         progress.clear()
         summarize(summary, given.out)
-        return 0
+        return summary.failed > 0 and summary.answers == 0 and 1 or 0
     end,
 }
 

@@ -59,6 +59,7 @@ annotate:
   --each FILE.lua          in place of tasks: a file that returns function(region, ask)
   --root DIR --masks DIR   where pictures and a folder's masks are
   --shard K/N              every N-th picture from the K-th on
+  --retry                  ask again what failed, and keep the answers
   --together N             answer N questions of a picture together: faster, the same answers
   --slurm N [--submit]     write (and submit) an array job of N shards and the job that merges them
 compare:
