@@ -38,9 +38,13 @@ end
 -- @tparam table given the user's options
 -- @tparam table config what `read` made of `generation_config.json`
 -- @treturn table temperature (0: greedy), top_k, top_p, repetition_penalty, seed, max_new_tokens, alternatives
+-- @raise top_k or top_p where nobody said whether to sample, and so nothing is drawn from
 function generation.settings(given, config)
     local sampling = given.sample
     if sampling == nil then sampling = (given.temperature or 0) > 0 end
+    if given.sample == nil and not sampling and ((given.top_k or 0) > 0 or (given.top_p or 1) < 1) then
+        error("top_k and top_p are for sampling: ask for it with sample = true or a temperature above 0", 0)
+    end
     local settings = {
         temperature = 0,
         top_k = 0,

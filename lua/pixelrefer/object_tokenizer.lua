@@ -158,7 +158,7 @@ end
 -- @tparam table config of the model, with `framework`
 -- @tparam table weights name -> Tensor: `pos_linear.*`, `feat_linear.*`
 -- @tparam string device
--- @treturn table {name =, prepare =, pool =, project =}
+-- @treturn table {name =, prepare =, pool =, project =, own = step -> the function that was given for it}
 -- @raise a name or file that is not there, a table without any step or with one that is misspelled
 function object_tokenizer.new(given, config, weights, device)
     local builtin = saot.new(config.framework, config, weights, device)
@@ -167,17 +167,19 @@ function object_tokenizer.new(given, config, weights, device)
     if type(found) == "function" then found = found(builtin) end
     if type(found) == "table" and type(found.name) == "string" then name = found.name end
     check_table(found, name)
-    local where = {}
-    for _, step in ipairs(STEPS) do where[step] = ("tokenizer %s: %s"):format(name, step) end
-    local function is_own(step) return found[step] and found ~= builtin end
+    local where, steps = {}, {}
+    for _, step in ipairs(STEPS) do
+        where[step] = ("tokenizer %s: %s"):format(name, step)
+        steps[step] = found ~= builtin and found[step] or nil
+    end
     local function run(step, ...)
-        return call(where[step], is_own(step), found[step] or builtin[step], ...)
+        return call(where[step], steps[step], steps[step] or builtin[step], ...)
     end
     -- What a step in Lua works on lies on the host, as the weights in `own` do, whatever device the model is on.
-    local function run_at(step, x, ...) return run(step, is_own(step) and x:to("cpu") or x, ...) end
+    local function run_at(step, x, ...) return run(step, steps[step] and x:to("cpu") or x, ...) end
     local hidden = config.vision_encoder_config.hidden_size
     return {
-        name = name,
+        name = name, own = steps,
         prepare = function(image, mask, settings)
             local prepared = run("prepare", image, mask, settings or config)
             local item = check_item(where.prepare, prepared, config.framework)

@@ -241,6 +241,20 @@ describe("annotate", function()
         assert.is_nil(io.open(out))
     end)
 
+    it("refuses to go on with other steps of an object tokenizer, however it was given", function()
+        local function first(features) return features:select(1, 1):narrow(1, 1, 1) end
+        local function second(features) return features:select(1, 1):narrow(1, 2, 1) end
+        for _, give in ipairs {
+            function(pool) return { model = REFER, tokenizer = { name = "own", pool = pool } } end,
+            function(pool) return { model = model:withTokenizer { name = "own", pool = pool } } end,
+        } do
+            os.remove(out)
+            annotate.run(instances, options(give(first)))
+            annotate.run(instances, options(give(first)))
+            refused("model.object_tokenizer: \"own ", give(second))
+        end
+    end)
+
     it("lists what fails with its reason and goes on", function()
         local object = json.read(instances)
         object.images[2].file_name, object.annotations[2].segmentation = "interrupted.png", { { 1, 2 } }

@@ -195,6 +195,9 @@ for _, name in ipairs { "refer", "lite_sharded_bin" } do
             assert.same(greedy, ask({ mask }, { max_new_tokens = 4, temperature = 1e-40 }).ids)
             assert.same(greedy, ask({ mask }, { max_new_tokens = 4, temperature = 1, top_p = 0 }).ids)
             assert.same(greedy, ask({ mask }, { max_new_tokens = 4, temperature = 1, top_k = 1 }).ids)
+            assert.same(greedy, ask({ mask }, { max_new_tokens = 4, sample = false, top_k = 50 }).ids)
+            raises("top_k and top_p are for sampling", ask, { mask }, { top_k = 50 })
+            raises("top_k and top_p are for sampling", ask, { mask }, { top_p = 0.5 })
             raises("'repetition_penalty' must be a number from 0.01 to 100, got 0", ask, { mask },
                    { repetition_penalty = 0 })
             raises("'seed' must be an integer from 0", ask, { mask }, { seed = -1 })

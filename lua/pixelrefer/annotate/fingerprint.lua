@@ -65,6 +65,21 @@ local function hash_weights(weights)
     return bit.tohex(hash)
 end
 
+-- An object tokenizer's: its name, and its file's content or the code of the steps that are its own. Functions of C
+-- have none.
+local function tokenizer_of(model, path)
+    local given = model.object_tokenizer
+    if path and core.path_kind(path) == "file" then
+        return given.name .. " " .. fingerprint.hash(whole_file.read(path))
+    end
+    local hash = OFFSET
+    for _, step in ipairs(sorted_keys(given.own)) do
+        local ok, code = pcall(string.dump, given.own[step], true)
+        hash = fnv(step .. (ok and code or ""), hash)
+    end
+    return given.name .. (next(given.own) and " " .. bit.tohex(hash) or "")
+end
+
 --- A model's: its framework, configuration and tokenizer files, weights (of each tensor name, type, shape and some
 -- values), and object tokenizer. Where it lies does not count.
 -- @tparam Model model
@@ -76,13 +91,11 @@ function fingerprint.model(model, tokenizer_path)
         local path = model.path .. "/" .. name
         if core.path_kind(path) == "file" then files = fnv(name .. "\n" .. whole_file.read(path), files) end
     end
-    local of_own = tokenizer_path and core.path_kind(tokenizer_path) == "file"
     return {
         framework = model.framework,
         files = bit.tohex(files),
         weights = hash_weights(model.weights),
-        object_tokenizer = model.object_tokenizer.name
-            .. (of_own and " " .. fingerprint.hash(whole_file.read(tokenizer_path)) or ""),
+        object_tokenizer = tokenizer_of(model, tokenizer_path),
     }
 end
 
