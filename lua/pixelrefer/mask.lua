@@ -158,14 +158,14 @@ end
 --- A COCO annotation of any form: a list of polygons, an RLE of either kind, or a table that has one as its
 -- `segmentation`.
 -- @tparam table annotation
--- @tparam int height of the picture
--- @tparam int width of the picture
+-- @tparam Tensor|table like the picture, or its size {h, w}
 -- @treturn Tensor
-function mask.coco(annotation, height, width)
+function mask.coco(annotation, like)
     if type(annotation) ~= "table" then fail("mask.coco: a table expected, got %s", type(annotation)) end
+    local size = { size_of("mask.coco", like) }
     if annotation.segmentation then annotation = annotation.segmentation end
-    if type(annotation) == "table" and annotation.counts then return mask.rle(annotation, { height, width }) end
-    if is_list(annotation) then return mask.polygon({ height, width }, annotation) end
+    if type(annotation) == "table" and annotation.counts then return mask.rle(annotation, size) end
+    if is_list(annotation) then return mask.polygon(size, annotation) end
     return fail("mask.coco: polygons or an RLE expected, found neither")
 end
 

@@ -397,11 +397,20 @@ describe("annotate", function()
         assert.same({ 1, 99, list[2].text, { list[2].text, list[3].text } },
             { first.id, first.image_id, first.caption, first.captions })
         assert.same(json.read(instances).annotations[1].segmentation, first.segmentation)
+        assert.is_nil(first.category)
         assert.equal(11, (function()
             local count = 0
             for sample in dataset.samples(path, { root = folder }) do count = count + #sample.regions end
             return count
         end)())
+        local rich = json.read(instances)
+        rich.annotations[1].keypoints, rich.images[1].neg_category_ids = { 1, 2, 2 }, { 7 }
+        rich.annotations[1].attributes, rich.categories[1].synonyms = { colour = "red" }, { "a", "b" }
+        coco.write(files.write(folder .. "/rich.json", json.encode(rich)), out, path)
+        written = json.read(path)
+        assert.same({ { 1, 2, 2 }, { colour = "red" } },
+            { written.annotations[1].keypoints, written.annotations[1].attributes })
+        assert.same({ { 7 }, { "a", "b" } }, { written.images[1].neg_category_ids, written.categories[1].synonyms })
         local text = files.read(out)
         files.write(out, (text:gsub("[^\n]*\n$", "")))
         assert.error_matches(function() coco.write(instances, out, path) end, "the job is not complete")

@@ -160,12 +160,13 @@ describe("masks", function()
         assert.equal(2, mask.area(mask.tensor(values)))
         assert.same({ "01", "10" }, rows_of(mask.tensor(values)))
         local rle = { size = { 3, 4 }, counts = { 1, 2, 9 } }
-        assert.equal(2, mask.area(mask.coco(rle, 3, 4)))
-        assert.equal(2, mask.area(mask.coco({ segmentation = rle }, 3, 4)))
+        assert.equal(2, mask.area(mask.coco(rle, { 3, 4 })))
+        assert.equal(2, mask.area(mask.coco({ segmentation = rle }, tensor.zeros(3, 4, 3))))
         assert.equal(mask.area(mask.polygon({ 9, 9 }, { 1, 1, 7, 1, 4, 7 })),
-                     mask.area(mask.coco({ segmentation = { { 1, 1, 7, 1, 4, 7 } } }, 9, 9)))
-        assert.matches("the picture 4 x 4", message(mask.coco, rle, 4, 4))
-        assert.matches("found neither", message(mask.coco, {}, 4, 4))
+                     mask.area(mask.coco({ segmentation = { { 1, 1, 7, 1, 4, 7 } } }, { 9, 9 })))
+        assert.matches("the picture 4 x 4", message(mask.coco, rle, { 4, 4 }))
+        assert.matches("found neither", message(mask.coco, {}, { 4, 4 }))
+        assert.matches("mask.coco: a picture or a size {h, w} expected, got nil", message(mask.coco, rle), 1, true)
     end)
 
     it("unite", function()

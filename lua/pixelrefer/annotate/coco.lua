@@ -8,12 +8,10 @@ local whole_file = require "pixelrefer.whole_file"
 
 local coco = {}
 
--- What a JSON object says in plain words; lists and objects stay behind.
-local function plain(object)
+-- A JSON object's own fields, to be changed.
+local function copy_of(object)
     local copy = {}
-    for key, value in pairs(object) do
-        if type(value) ~= "table" and value ~= json.null then copy[key] = value end
-    end
+    for key, value in pairs(object) do copy[key] = value end
     return copy
 end
 
@@ -31,7 +29,7 @@ local function reader_of(file)
 end
 
 local function image_of(sample, is_coco)
-    local image = is_coco and plain(sample.fields) or { width = sample.width, height = sample.height }
+    local image = is_coco and copy_of(sample.fields) or { width = sample.width, height = sample.height }
     image.id, image.file_name = is_coco and sample.id or sample.number, image.file_name or sample.name
     if not image.width or not image.height then
         local picture = sample.media()
@@ -41,7 +39,7 @@ local function image_of(sample, is_coco)
 end
 
 local function annotation_of(region, image, number, is_coco)
-    local annotation = is_coco and plain(region.fields) or { category_id = 1 }
+    local annotation = is_coco and copy_of(region.fields) or { category_id = 1 }
     annotation.category, annotation.image = nil, nil
     annotation.id, annotation.image_id = is_coco and region.id or number, image.id
     annotation.iscrowd = annotation.iscrowd or 0
@@ -66,7 +64,7 @@ local function categories_of(known)
     for id in pairs(known or {}) do ids[#ids + 1] = id end
     table.sort(ids, function(a, b) return tostring(a) < tostring(b) end)
     if not known then list[1] = { id = 1, name = "region" } end
-    for i, id in ipairs(ids) do list[i] = plain(known[id]) end
+    for i, id in ipairs(ids) do list[i] = copy_of(known[id]) end
     return json.array(list)
 end
 

@@ -187,7 +187,7 @@ local function read_mask(annotation, image)
     if form == nil or (type(form) == "table" and next(form) == nil) then
         return box_mask(annotation.bbox, image.height, image.width)
     end
-    return mask.coco(annotation, image.height, image.width)
+    return mask.coco(annotation, { image.height, image.width })
 end
 
 local function read_region(index, number, element, image)
