@@ -55,6 +55,17 @@ describe("the command line", function()
         assert.is_string(answer.text)
     end)
 
+    it("says that PixelRefer-Lite does not see a picture without regions", function()
+        for _, words in ipairs { { "What is it?" }, { "What is <region>?", "--box", "10,10,100,100" } } do
+            local code, out, err = run("ask", file("picture.png"), words[1], "--model", LITE, "--max-new-tokens", "2",
+                unpack(words, 2))
+            assert.equal(0, code, err)
+            assert.matches("%S", out)
+            local told = err:find("shown regions alone: without one it does not see .*picture%.png\n") ~= nil
+            assert.equal(#words == 1, told)
+        end
+    end)
+
     it("quantises a checkpoint, whose answers are those of weights quantised while loading", function()
         local target = file("quantised")
         local code, out, err = run("quantize", MODEL, target, "--weights", "int4", "--group", "16")

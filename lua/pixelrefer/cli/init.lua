@@ -213,6 +213,11 @@ commands.ask = {
         if #words == 1 then return ask(model:text(), text, {}, given) and 130 or 0 end
         local media = open_media(words[1], given, model)
         local list = regions.read(given.repeated, media)
+        if #list == 0 and model.framework == "object_only" then
+            progress.clear()
+            io.stderr:write("pixelrefer: PixelRefer-Lite is shown regions alone: without one it does not see ",
+                words[1], "\n")
+        end
         progress.show("encoding")
         return ask(model:encode(media), text, list, given) and 130 or 0
     end,
