@@ -161,6 +161,8 @@ describe("the command line", function()
         usage("on a video a region begins with its frame", "ask", file("clip"), "<region>", "--model", MODEL,
               "--mask", file("clip-ball-000.png"))
         usage("--fps", "ask", file("picture.png"), "x", "--model", MODEL, "--fps", "2")
+        usage("--json all at the end", "ask", "Hello?", "--stream", "--json")
+        usage("add --json", "ask", "Hello?", "--alternatives", "2")
         usage("x0,y0,x1,y1 expected", "describe", file("picture.png"), "--model", MODEL, "--box", "1,2,3")
     end)
 

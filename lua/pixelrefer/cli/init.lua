@@ -143,6 +143,11 @@ local function answer_json(answer)
     }
 end
 
+local function check_output(given)
+    if given.stream and given.json then arguments.fail("--stream shows the text as it comes, --json all at the end") end
+    if given.alternatives and not given.json then arguments.fail("--alternatives are in the JSON: add --json") end
+end
+
 -- Prints an answer that is whole; true when Ctrl-C stopped it.
 local function print_answer(scene, answer, given)
     progress.clear()
@@ -155,7 +160,7 @@ end
 local function ask(scene, text, list, given)
     local generation = generation_options(given)
     progress.show("reading the prompt")
-    if given.json or not given.stream then return print_answer(scene, scene:ask(text, list, generation), given) end
+    if not given.stream then return print_answer(scene, scene:ask(text, list, generation), given) end
     generation.progress = nil
     local pieces, answer = scene:stream(text, list, generation)
     progress.clear()
@@ -190,12 +195,13 @@ commands.describe = {
     run = function(given, words)
         if #words ~= 1 then arguments.fail("describe takes one picture or video, found %d", #words) end
         if #given.repeated == 0 then arguments.fail("describe needs a region: --box, --mask, --rle or --polygon") end
+        check_output(given)
         local model = load_model(given)
         local media = open_media(words[1], given, model)
         local list = regions.read(given.repeated, media)
         progress.show("encoding")
         local scene = model:encode(media)
-        if given.json or not given.stream then return describe(scene, given.prompt, list, given) and 130 or 0 end
+        if not given.stream then return describe(scene, given.prompt, list, given) and 130 or 0 end
         local text = given.prompt or require("pixelrefer.prompt").DESCRIBE
         for _, region in ipairs(list) do
             if ask(scene, text, { region }, given) then return 130 end
@@ -209,6 +215,7 @@ commands.ask = {
     run = function(given, words)
         if #words < 1 or #words > 2 then arguments.fail("ask takes a picture or video (or none) and a question") end
         if #words == 1 and #given.repeated > 0 then arguments.fail("regions without a picture or video") end
+        check_output(given)
         local model, text = load_model(given), words[#words]
         if #words == 1 then return ask(model:text(), text, {}, given) and 130 or 0 end
         local media = open_media(words[1], given, model)
