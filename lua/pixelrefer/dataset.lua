@@ -399,9 +399,9 @@ end
 -- A sample has `name` (of its picture, as the dataset says it), `path`, `kind` ("image" or "video"), `id`, `width` and
 -- `height` where known, `fields` (what the dataset says about it), `regions`, and `media(sampling)`, which loads it as
 -- `model:encode` takes it; some have `ahead(sampling)`, which begins to read that beside whatever else is done. A
--- region has `id`, `fields`, and `masks()`, which decodes what `scene:ask` takes (of a video `masks(true)` only each
--- object's first frame: PixelRefer takes one); a question also `question` and `answer`. What is broken has a `problem`,
--- the reason, and no media or masks.
+-- region has `id`, `fields`, and `masks()`, which decodes what `scene:ask` takes (of a folder's video `masks(true)`
+-- only the object's first frame: PixelRefer takes one); a question also `question` and
+-- `answer`. What is broken has a `problem`, the reason, and no media or masks.
 -- @tparam string path
 -- @tparam[opt] table given
 -- @tparam[opt] string given.root the folder of relative paths; the file's own unless said

@@ -335,7 +335,7 @@ describe("annotate", function()
             annotate.run(path, options { model = each })
             local list = lines_of()
             assert.same({ "Is <region> like <region>?", "a", 2 }, { list[2].prompt, list[2].id, #list[2].tokens })
-            assert.same({ "b", each == lite and 2 or 1 }, { list[3].id, #list[3].tokens })
+            assert.same({ "b", 1 }, { list[3].id, #list[3].tokens })
             os.remove(out)
             assert.equal(3, select(2, run({ model = each, tasks = "<region>?" }, path)).answers)
         end
