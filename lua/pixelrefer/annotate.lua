@@ -104,7 +104,7 @@ end
 -- What stands in the fingerprint for a function.
 local function mark(given, is_path)
     if given == nil then return nil end
-    if type(given) == "function" then return "function " .. fingerprint.hash(string.dump(given, true)) end
+    if type(given) == "function" then return "function " .. fingerprint.hash(fingerprint.code(given)) end
     return is_path and fingerprint.hash(whole_file.read(given)) or given
 end
 

@@ -255,6 +255,23 @@ describe("annotate", function()
         end
     end)
 
+    it("knows a function by its code, in every process", function()
+        local code, said = require("pixelrefer.annotate.fingerprint").code, {}
+        local text = "return function(x) local t = { a = 1, b = 2, c = 3, d = %d } "
+            .. "return function() return t[x] end end"
+        for i = 1, 8 do
+            said[i] = command.output_of(("luajit -e %s"):format(command.quoted(([[
+                local f = loadstring("%s")()
+                for i = 1, 200 do f(i)() end
+                print(require("pixelrefer.annotate.fingerprint").code(f))
+            ]]):format(text:format(4)))))
+            assert.equal(said[1], said[i])
+        end
+        assert.equal(said[1], code(loadstring(text:format(4))()) .. "\n")
+        assert.not_equal(said[1], code(loadstring(text:format(5))()) .. "\n")
+        assert.equal("built in", code(print))
+    end)
+
     it("lists what fails with its reason and goes on", function()
         local object = json.read(instances)
         object.images[2].file_name, object.annotations[2].segmentation = "interrupted.png", { { 1, 2 } }

@@ -4,6 +4,7 @@ local bit = require "bit"
 local core = require "pixelrefer.core"
 local ffi = require "ffi"
 local json = require "pixelrefer.json"
+local util = require "jit.util"
 local whole_file = require "pixelrefer.whole_file"
 
 local fingerprint = {}
@@ -48,6 +49,44 @@ local function sorted_keys(map)
     return keys
 end
 
+-- A table of constants, whose order in memory is another in each process.
+local function put_table(constants, into)
+    local words = {}
+    for key, value in pairs(constants) do
+        words[#words + 1] = ("%s %s = %s %s"):format(type(key), tostring(key), type(value), tostring(value))
+    end
+    table.sort(words)
+    into[#into + 1] = "{" .. table.concat(words, "\n") .. "}"
+end
+
+-- A function's instructions and constants, and those of the functions in it.
+local function put_function(prototype, into)
+    local info = util.funcinfo(prototype)
+    into[#into + 1] = ("function %d"):format(info.params)
+    for i = 1, info.bytecodes - 1 do into[#into + 1] = ("%d"):format((util.funcbc(prototype, i))) end
+    for i = -info.gcconsts, info.nconsts - 1 do
+        local value = util.funck(prototype, i)
+        if type(value) == "proto" then
+            put_function(value, into)
+        elseif type(value) == "table" then
+            put_table(value, into)
+        else
+            into[#into + 1] = type(value) == "number" and ("%.17g"):format(value) or tostring(value)
+        end
+    end
+end
+
+--- What a function does, as a text that is the same in every process; its upvalues do not count.
+-- @tparam function given
+-- @treturn string "built in" when it is not written in Lua
+function fingerprint.code(given)
+    local ok, dumped = pcall(string.dump, given, true)
+    if not ok then return "built in" end
+    local into = {}
+    put_function(loadstring(dumped), into) -- a copy, in whose instructions no compiler has left its marks
+    return table.concat(into, "\n")
+end
+
 -- Names, types and shapes of all weights, and values of each tensor's first and last row.
 local function hash_weights(weights)
     local hash = OFFSET
@@ -65,8 +104,7 @@ local function hash_weights(weights)
     return bit.tohex(hash)
 end
 
--- An object tokenizer's: its name, and its file's content or the code of the steps that are its own. Functions of C
--- have none.
+-- An object tokenizer's: its name, and its file's content or the code of the steps that are its own.
 local function tokenizer_of(model, path)
     local given = model.object_tokenizer
     if path and core.path_kind(path) == "file" then
@@ -74,8 +112,7 @@ local function tokenizer_of(model, path)
     end
     local hash = OFFSET
     for _, step in ipairs(sorted_keys(given.own)) do
-        local ok, code = pcall(string.dump, given.own[step], true)
-        hash = fnv(step .. (ok and code or ""), hash)
+        hash = fnv(step .. "\n" .. fingerprint.code(given.own[step]), hash)
     end
     return given.name .. (next(given.own) and " " .. bit.tohex(hash) or "")
 end

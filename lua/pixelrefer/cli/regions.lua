@@ -49,7 +49,7 @@ local function read_rle(path, picture)
     local masks = {}
     for i, annotation in ipairs(list) do
         masks[i] = naming(#list > 1 and ("%s: mask %d"):format(path, i) or path, mask.coco, annotation,
-                          picture:size(1), picture:size(2))
+            { picture:size(1), picture:size(2) })
     end
     if #masks == 0 then error(path .. ": no masks in it", 0) end
     return masks
