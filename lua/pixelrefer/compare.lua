@@ -58,11 +58,6 @@ local function load_media(record, model, given)
     return record:media(sampling)
 end
 
--- A turn's regions. PixelRefer is shown an object in one frame, its first.
-local function regions_of(record, turn, model)
-    return record:regions(turn, model.framework == "vision_object")
-end
-
 local function sum(list)
     local total = 0
     for _, value in ipairs(list) do total = total + (value or 0) end
@@ -163,13 +158,14 @@ end
 -- All questions of a record that have a region. The scene serves the next record, too, if it is about the same.
 local function ask_record(result, record, settings, kept)
     local model, key = result.model, media_key(record)
+    local one_frame = model.framework == "vision_object" -- PixelRefer is shown an object in its first
     if kept.key ~= key then
         kept.scene = attempt(result, record, encode, record, model, settings)
         kept.key = kept.scene and key
     end
     for i, turn in ipairs(record.turns) do
         if not kept.scene or result.questions >= settings.limit then return end
-        local regions = turn.count > 0 and attempt(result, record, regions_of, record, i, model)
+        local regions = turn.count > 0 and attempt(result, record, record.regions, record, i, one_frame)
         if regions then
             ask_all(result, {
                 record = record, turn = i, text = turn.question, expected = turn.answer, scene = kept.scene,

@@ -423,10 +423,12 @@ describe("annotate", function()
         local rich = json.read(instances)
         rich.annotations[1].keypoints, rich.images[1].neg_category_ids = { 1, 2, 2 }, { 7 }
         rich.annotations[1].attributes, rich.categories[1].synonyms = { colour = "red" }, { "a", "b" }
+        rich.annotations[1].iscrowd = json.null
         coco.write(files.write(folder .. "/rich.json", json.encode(rich)), out, path)
         written = json.read(path)
         assert.same({ { 1, 2, 2 }, { colour = "red" } },
             { written.annotations[1].keypoints, written.annotations[1].attributes })
+        assert.equal(0, written.annotations[1].iscrowd)
         assert.same({ { 7 }, { "a", "b" } }, { written.images[1].neg_category_ids, written.categories[1].synonyms })
         local text = files.read(out)
         files.write(out, (text:gsub("[^\n]*\n$", "")))

@@ -8,10 +8,12 @@ local whole_file = require "pixelrefer.whole_file"
 
 local coco = {}
 
--- A JSON object's own fields, to be changed.
+-- What a JSON object says, to be changed; null says nothing.
 local function copy_of(object)
     local copy = {}
-    for key, value in pairs(object) do copy[key] = value end
+    for key, value in pairs(object) do
+        if value ~= json.null then copy[key] = value end
+    end
     return copy
 end
 
