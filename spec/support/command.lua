@@ -36,4 +36,13 @@ function command.output_of(line)
     return text
 end
 
+--- Runs a script in a LuaJIT of its own, which finds the modules that this one finds.
+-- @tparam string script
+-- @tparam[opt=""] string environment "NAME=value ..." of it
+-- @treturn string what it prints, errors too
+function command.lua(script, environment)
+    return command.output_of(("%s LUA_PATH=%s LUA_CPATH=%s luajit -e %s 2>&1"):format(environment or "",
+        command.quoted(package.path), command.quoted(package.cpath), command.quoted(script)))
+end
+
 return command

@@ -2,8 +2,6 @@
 -- PIXELREFER_EMU_FAULT (a kernel that fails).
 local ffi = require "ffi"
 
-local command = require "support.command"
-
 pcall(ffi.cdef, "int setenv(const char *name, const char *value, int overwrite); int unsetenv(const char *name);")
 
 local emulated = {}
@@ -17,15 +15,6 @@ function emulated.with_memory(bytes, call, ...)
     local results = { pcall(call, ...) }
     ffi.C.unsetenv("PIXELREFER_EMU_MEMORY")
     return unpack(results)
-end
-
---- Runs a script in a process of its own.
--- @tparam string environment "NAME=value ..." of it
--- @tparam string script without single quotes
--- @treturn string what it prints
-function emulated.run(environment, script)
-    local path = ('LUA_PATH="%s" LUA_CPATH="%s"'):format(package.path, package.cpath)
-    return (command.output_of(("%s %s luajit -e '%s' 2>&1"):format(environment, path, script)))
 end
 
 return emulated

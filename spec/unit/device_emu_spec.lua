@@ -1,12 +1,13 @@
 -- A model on a device: precision, memory that runs out or is not needed, errors of the device, what stays usable. The
 -- emulated device takes orders: PIXELREFER_EMU_MEMORY (bytes of the card), PIXELREFER_EMU_FAULT (a kernel that fails).
+local command = require "support.command"
 local core = require "pixelrefer.core"
 local device = require "support.device"
 local emulated = require "support.emulated"
 local pixelrefer = require "pixelrefer"
 local tensor = require "pixelrefer.tensor"
 
-local run, with_memory = emulated.run, emulated.with_memory
+local run, with_memory = command.lua, emulated.with_memory
 
 local MODEL = "spec/fixtures/golden/models/refer"
 local PROMPT, TOKENS = "What is there?", 6
@@ -120,7 +121,7 @@ describe("a model on the emulated device", function()
             end
         ]]
         for _, environment in ipairs { "", "PIXELREFER_EMU_LAZY=1" } do
-            assert.equal("true true true true ", run(environment, script))
+            assert.equal("true true true true ", run(script, environment))
         end
     end)
 
@@ -131,14 +132,14 @@ describe("a model on the emulated device", function()
             local x, w = tensor.randn({ 40, 64 }, { seed = 1 }), tensor.randn({ 24, 64 }, { seed = 2 }):to("bfloat16")
             print(core.linear(x:to("emu"), w:to("emu")):to("cpu"):sum())
         ]]
-        local first = run("", script)
+        local first = run(script)
         assert.is_truthy(tonumber(first), first)
         for _, proposal in ipairs { 2, 99 } do
-            assert.equal(first, run("PIXELREFER_CUDA_PROPOSAL=" .. proposal, script))
+            assert.equal(first, run(script, "PIXELREFER_CUDA_PROPOSAL=" .. proposal))
         end
         for _, wrong in ipairs { "-1", "x", "100" } do
             assert.matches(('PIXELREFER_CUDA_PROPOSAL is "%s", expected a number from 0 to 99'):format(
-                wrong:gsub("%-", "%%-")), run("PIXELREFER_CUDA_PROPOSAL=" .. wrong, script))
+                wrong:gsub("%-", "%%-")), run(script, "PIXELREFER_CUDA_PROPOSAL=" .. wrong))
         end
     end)
 
@@ -153,17 +154,17 @@ describe("a model on the emulated device", function()
 
     on_emu("takes its precision from the environment, if that is one", function()
         local script = 'local core = require "pixelrefer.core" print(select(2, pcall(core.compute, "emu")))'
-        assert.equal("bf16\n", run("PIXELREFER_COMPUTE=bf16", script))
-        assert.equal("f32\n", run("PIXELREFER_COMPUTE=", script))
+        assert.equal("bf16\n", run(script, "PIXELREFER_COMPUTE=bf16"))
+        assert.equal("f32\n", run(script, "PIXELREFER_COMPUTE="))
         assert.equal('device "emu": PIXELREFER_COMPUTE is "int3", expected "f32" or "bf16"\n',
-            run("PIXELREFER_COMPUTE=int3", script))
+            run(script, "PIXELREFER_COMPUTE=int3"))
     end)
 
     on_emu("that has died names the op, and says so ever after", function()
         local script = 'local tensor = require "pixelrefer.tensor" '
             .. 'local x = tensor.ones(4, { device = "emu" }) '
             .. 'print(select(2, pcall(x.exp, x))) print(select(2, pcall(x.exp, x))) print(tensor.ones(4):sum())'
-        local said = run("PIXELREFER_EMU_FAULT=unary_elements PIXELREFER_CUDA_SYNC=1", script)
+        local said = run(script, "PIXELREFER_EMU_FAULT=unary_elements PIXELREFER_CUDA_SYNC=1")
         local first, second, third = said:match("^(.-)\n(.-)\n(.-)\n$")
         assert.is_truthy(first:match("^unary on emu: unspecified launch failure"), said)
         assert.is_truthy(first:match("the device is out of use for this process$"), said)
@@ -173,8 +174,9 @@ describe("a model on the emulated device", function()
     end)
 
     on_emu("names the environment variable that finds a launch when nobody waits", function()
-        local said = run("PIXELREFER_EMU_FAULT=unary_elements", 'local tensor = require "pixelrefer.tensor" '
-            .. 'local x = tensor.ones(4, { device = "emu" }) print(select(2, pcall(x.exp, x)))')
+        local script = 'local tensor = require "pixelrefer.tensor" '
+            .. 'local x = tensor.ones(4, { device = "emu" }) print(select(2, pcall(x.exp, x)))'
+        local said = run(script, "PIXELREFER_EMU_FAULT=unary_elements")
         assert.is_truthy(said:find("(PIXELREFER_CUDA_SYNC=1 names the op that it came from)", 1, true), said)
     end)
 end)

@@ -1,5 +1,6 @@
 -- A decoder's step of one token a sequence on a device that records: played, it has the bits of the same layers run,
 -- for any past, number of sequences and cache. DEVICE=cuda runs this on a GPU.
+local command = require "support.command"
 local core = require "pixelrefer.core"
 local device = require "support.device"
 local emulated = require "support.emulated"
@@ -194,8 +195,8 @@ describe("a recorded step", function()
             ffi.C.setenv("PIXELREFER_EMU_FAULT", "rope_store", 1)
             print(pcall(next_piece))
         ]]
-        assert.matches("^true", emulated.run("", script))
+        assert.matches("^true", command.lua(script))
         assert.matches("rope_store on emu: unspecified launch failure",
-            emulated.run("PIXELREFER_CUDA_SYNC=1", script))
+            command.lua(script, "PIXELREFER_CUDA_SYNC=1"))
     end)
 end)
