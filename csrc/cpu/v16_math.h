@@ -151,6 +151,30 @@ PXR_INLINE void v16_store_i8(int8_t *to, v16 a)
 
 /* ---- transposing ------------------------------------------------------------------------------------------------ */
 
+#if defined(__AVX2__)
+
+/* Rows of eight lanes become columns. */
+PXR_INLINE void v8_transpose(__m256 *rows)
+{
+    __m256 pairs[8], fours[8];
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+        fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+        fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+        fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        rows[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+        rows[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+    }
+}
+
+#endif
+
 #if defined(__AVX512F__)
 
 /* Rows of sixteen lanes of 32 bits become columns. */
@@ -191,26 +215,6 @@ PXR_INLINE void v16_transpose(v16 *rows)
 }
 
 #elif defined(__AVX2__)
-
-/* The same of eight rows of eight lanes. */
-PXR_INLINE void v8_transpose(__m256 *rows)
-{
-    __m256 pairs[8], fours[8];
-    for (int i = 0; i < 8; i += 2) {
-        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
-    }
-    for (int i = 0; i < 8; i += 4) {
-        fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
-        fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
-        fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
-        fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        rows[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
-        rows[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
-    }
-}
 
 /* Rows become columns. */
 PXR_INLINE void v16_transpose(v16 *rows)

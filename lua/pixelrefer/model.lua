@@ -37,7 +37,7 @@ local LOAD_OPTIONS = {
 local models = setmetatable({}, { __mode = "k" })
 
 -- Instruction sets that multiply bytes, and bfloat16, faster than float32.
-local BYTES = { avx512_vnni = true, avx512_bf16 = true, amx = true }
+local BYTES = { avx2 = true, avx512_vnni = true, avx512_bf16 = true, amx = true }
 local BFLOAT16 = { avx512_bf16 = true, amx = true }
 
 -- The precision that a device multiplies a model's matrices in at the highest rate.

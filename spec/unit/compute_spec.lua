@@ -172,6 +172,29 @@ describe("operands of eight bits on the CPU", function()
         end
     end
 
+    for _, kind in ipairs { { "int8", -128, 127, 1 }, { "uint8", 0x00, 0xff, 2 } } do
+        local dtype, low, high, of_byte = unpack(kind)
+        it("add up the largest integers of " .. dtype .. " exactly", function()
+            local depth, group = 384, 128
+            local chosen = uniform({ 40, depth / of_byte }):gt(0):float()
+            chosen[1], chosen[2] = 0, 1
+            local integers = (chosen * (high - low) + low):to(dtype)
+            local scales = tensor.ones(40, depth / group):half()
+            local signs = uniform({ 30, depth }):gt(0):float() * 2 - 1 -- the largest integers with either sign
+            signs[1], signs[2] = 1, -1
+            for _, rows in ipairs { 1, 4, 30 } do
+                local x = signs:narrow(1, 1, rows)
+                local exact = core.linear(x, integers, nil, nil, nil, scales)
+                local found = computing("int8", function()
+                    return bits.everywhere("linear", function()
+                        return core.linear(x, integers, nil, nil, nil, scales)
+                    end)
+                end)
+                assert.is_true((exact - found):abs():max() <= 1e-6 * exact:abs():max())
+            end
+        end)
+    end
+
     it("have a scale for each chunk: columns hundreds of times larger spoil only their own", function()
         local x = uniform { 40, 1536 }
         x[{ {}, { 200, 202 } }] = x[{ {}, { 200, 202 } }] * 500
@@ -302,7 +325,8 @@ describe("a model in fewer bits on the CPU", function()
         local isa = core.isa()
         finally(function() core.isa(isa) end)
         local expected = {
-            avx512_vnni = { "f32", "int8" }, -- without and with quantised weights
+            avx2 = { "f32", "int8" }, -- without and with quantised weights
+            avx512_vnni = { "f32", "int8" },
             avx512_bf16 = { "bf16", "int8" }, amx = { "bf16", "int8" },
         }
         for _, name in ipairs(core.isas()) do
