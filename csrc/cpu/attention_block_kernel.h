@@ -86,6 +86,17 @@ static const char *block_keys(const attention_state *state)
            state->part->key_head * job->k_head_stride;
 }
 
+/* v16_store_pair of keys or values; those of bfloat16 are rounded already. */
+PXR_INLINE void store_pair(const attention_state *state, float *to, int64_t apart, v16 first, v16 second)
+{
+    if (PAIR_VECTORS == 1 || state->job->kv_dtype != PXR_BF16) {
+        v16_store_pair(to, apart, first, second);
+    } else {
+        v16_store(to, second);
+        v16_store(to + apart, first);
+    }
+}
+
 /* keys[..][j] of LANES keys from j on; `left` dims from d on, of which a run is taken. */
 PXR_INLINE void transpose_run(attention_state *state, const char *keys, int64_t j, int64_t count, int64_t d,
                               int64_t left, const bool narrow)
@@ -93,13 +104,14 @@ PXR_INLINE void transpose_run(attention_state *state, const char *keys, int64_t 
     const int64_t stride = state->job->k_stride;
     const int64_t dims = narrow && left < RUN ? (left + 1) / 2 : left < LANES ? left : LANES;
     v16 rows[LANES], second[LANES];
+#pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) rows[i] = load_some(state, keys, j + i, count, stride, d, dims);
     v16_transpose(rows);
     if (narrow) {
         for (int i = 0; i < LANES; i++) second[i] = load_some(state, keys, j + i, count, stride, d + dims, left - dims);
         v16_transpose(second);
         for (int64_t i = 0; i < dims; i++)
-            v16_store_pair(&state->keys[d / 2 + i][j], HALF_DIMS * KEY_BLOCK, rows[i], second[i]);
+            store_pair(state, &state->keys[d / 2 + i][j], HALF_DIMS * KEY_BLOCK, rows[i], second[i]);
     } else {
         for (int64_t i = 0; i < dims; i++) v16_store(&state->keys[d + i][j], rows[i]);
     }
@@ -170,9 +182,9 @@ PXR_TEMPLATE void gather_values(attention_state *state, int64_t count, const boo
             v16_store(&state->values[j][d], load_some(state, values, j, count, stride, d, left));
         for (int64_t run = 0; narrow && run < count; run += RUN)
             for (int64_t j = run; j < run + LANES; j++)
-                v16_store_pair(&state->values[run / 2 + j - run][d], HALF_KEYS * PXR_HEAD_DIM_MAX,
-                               load_some(state, values, j, count, stride, d, left),
-                               load_some(state, values, j + LANES, count, stride, d, left));
+                store_pair(state, &state->values[run / 2 + j - run][d], HALF_KEYS * PXR_HEAD_DIM_MAX,
+                           load_some(state, values, j, count, stride, d, left),
+                           load_some(state, values, j + LANES, count, stride, d, left));
     }
 }
 
@@ -201,7 +213,7 @@ PXR_TEMPLATE void score_tile(attention_state *state, int64_t row, const bool nar
     const int64_t steps = steps_of(state->job->head_dim, narrow), stride = state->job->k_stride;
     const int64_t row_bytes = state->job->head_dim * (state->job->kv_dtype == PXR_F32 ? 4 : 2);
     const char *next = block_keys(state) + KEY_BLOCK * stride;
-    const bool fetches = row == state->part->row_begin; /* meanwhile memory brings the next block's keys */
+    const bool is_first = row == state->part->row_begin; /* meanwhile memory brings the next block's keys */
     for (int64_t j = 0; j < KEY_BLOCK; j += TILE_COLUMNS * LANES) {
         v16 acc[TILE_ROWS][TILE_COLUMNS];
 #pragma GCC unroll 8
@@ -209,7 +221,7 @@ PXR_TEMPLATE void score_tile(attention_state *state, int64_t row, const bool nar
 #pragma GCC unroll 8
             for (int c = 0; c < TILE_COLUMNS; c++) acc[r][c] = v16_set(0.0f);
         for (int64_t step = 0; step < steps; step++) {
-            if (fetches) fetch(next + step * stride, row_bytes);
+            if (is_first && j == 0 && step < KEY_BLOCK) fetch(next + step * stride, row_bytes);
 #pragma GCC unroll 2
             for (int vector = 0; vector < vectors_of(narrow); vector++) {
                 const int64_t d = vector * HALF_DIMS + step;

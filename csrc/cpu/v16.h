@@ -222,7 +222,7 @@ PXR_INLINE void v16_sum_four(v16 a, v16 b, v16 c, v16 d, float *sums)
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
-enum { TILE_ROWS = 3, TILE_COLUMNS = 2 };
+enum { TILE_ROWS = 6, TILE_COLUMNS = 1 };
 
 typedef struct v16 {
     __m256 low, high;

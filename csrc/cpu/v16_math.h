@@ -127,6 +127,11 @@ PXR_INLINE void v16_store_bf16(uint16_t *to, v16 a)
 #if defined(__AVX512F__)
     const __m512i bits = _mm512_castps_si512(v16_round_bf16(a));
     _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+#elif defined(__AVX2__)
+    const v16 rounded = v16_round_bf16(a);
+    const __m256i low = _mm256_srli_epi32(_mm256_castps_si256(rounded.low), 16);
+    const __m256i high = _mm256_srli_epi32(_mm256_castps_si256(rounded.high), 16);
+    _mm256_storeu_si256((__m256i *)to, _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8));
 #else
     float wide[LANES];
     v16_store(wide, a);
@@ -140,6 +145,13 @@ PXR_INLINE void v16_store_i8(int8_t *to, v16 a)
     const v16 shifted = v16_shifted(a);
 #if defined(__AVX512F__)
     _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(_mm512_castps_si512(shifted)));
+#elif defined(__AVX2__)
+    const __m256i byte = _mm256_set1_epi32(0xff);
+    const __m256i low = _mm256_and_si256(_mm256_castps_si256(shifted.low), byte);
+    const __m256i high = _mm256_and_si256(_mm256_castps_si256(shifted.high), byte);
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8);
+    _mm_storeu_si128((__m128i *)to,
+                     _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 #else
     float wide[LANES];
     uint32_t bits[LANES];
@@ -157,16 +169,19 @@ PXR_INLINE void v16_store_i8(int8_t *to, v16 a)
 PXR_INLINE void v8_transpose(__m256 *rows)
 {
     __m256 pairs[8], fours[8];
+#pragma GCC unroll 4
     for (int i = 0; i < 8; i += 2) {
         pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
         pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
     }
+#pragma GCC unroll 2
     for (int i = 0; i < 8; i += 4) {
         fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
         fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
         fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
         fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
     }
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         rows[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
         rows[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
@@ -220,11 +235,14 @@ PXR_INLINE void v16_transpose(v16 *rows)
 PXR_INLINE void v16_transpose(v16 *rows)
 {
     __m256 corners[2][2][8]; /* upper and lower rows, left and right lanes */
+#pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         corners[0][0][i] = rows[i].low, corners[0][1][i] = rows[i].high;
         corners[1][0][i] = rows[i + 8].low, corners[1][1][i] = rows[i + 8].high;
     }
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) v8_transpose(corners[i / 2][i % 2]);
+#pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         rows[i] = PXR_V16(corners[0][0][i], corners[1][0][i]);
         rows[i + 8] = PXR_V16(corners[0][1][i], corners[1][1][i]);
