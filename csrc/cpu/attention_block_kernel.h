@@ -148,7 +148,7 @@ PXR_TEMPLATE void transpose_keys(attention_state *state, int64_t count, const bo
                 transpose_run(state, keys, j, count, d, job->head_dim - d, narrow);
 }
 
-/* gather_values of bfloat16. The next block's are asked for: its rows lie far apart. */
+/* gather_values of bfloat16. */
 PXR_INLINE void gather_pairs(attention_state *state, const char *values, int64_t count)
 {
     const int64_t stride = state->job->v_stride;
@@ -166,7 +166,8 @@ PXR_INLINE void gather_pairs(attention_state *state, const char *values, int64_t
             }
 }
 
-/* Gathers the block's values, which lie far apart, so that all rows' tiles find them in a cache. */
+/* Gathers the block's values, which lie far apart, so that all rows' tiles find them in a cache; the next block's are asked
+ * for. */
 PXR_TEMPLATE void gather_values(attention_state *state, int64_t count, const bool narrow)
 {
     const pxr_attention_job *job = state->job;
@@ -176,8 +177,11 @@ PXR_TEMPLATE void gather_values(attention_state *state, int64_t count, const boo
         gather_pairs(state, values, count);
         return;
     }
+    const int64_t stride = job->v_stride, size = job->kv_dtype == PXR_F32 ? 4 : 2;
     for (int64_t d = 0; d < job->head_dim; d += LANES) {
-        const int64_t left = job->head_dim - d, stride = job->v_stride;
+        const int64_t left = job->head_dim - d;
+        for (int64_t j = 0; j < count && d * size % CACHE_LINE == 0; j++)
+            fetch(values + (KEY_BLOCK + j) * stride + d * size, 1);
         for (int64_t j = 0; !narrow && j < count; j++)
             v16_store(&state->values[j][d], load_some(state, values, j, count, stride, d, left));
         for (int64_t run = 0; narrow && run < count; run += RUN)
