@@ -150,6 +150,7 @@ PXR_TEMPLATE void int8_product_of_few(const pxr_linear_job *job, const pxr_linea
             int8_strip(job, part, INT8_ROWS, dtype, shift, row, column, count);
     }
 }
+
 /* ---- many rows -------------------------------------------------------------------------------------------------- */
 
 /* Columns of x that a block holds of the `left` ones: whole chunks. */
@@ -157,6 +158,7 @@ PXR_INLINE int64_t padded_depth(int64_t left)
 {
     return left < INT8_DEPTH ? (left + PXR_CHUNK_BLOCK - 1) / PXR_CHUNK_BLOCK * PXR_CHUNK_BLOCK : INT8_DEPTH;
 }
+
 /* All rows of a part times the block, in tiles. */
 PXR_INLINE void int8_times_block(const pxr_linear_job *job, const pxr_linear_part *part, int64_t k, int64_t depth,
                                  const char *next, int8_block *block)
