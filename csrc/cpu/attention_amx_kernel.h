@@ -12,7 +12,8 @@
 #include "cpu/attention_block_kernel.h"
 
 enum {
-    QUERY_STRIDE = PXR_HEAD_DIM_MAX * sizeof(float), /* bytes from row to row of the state's arrays */
+    QUERY_STRIDE = QUERY_ROW * sizeof(float), /* bytes from row to row of the state's arrays */
+    WEIGHT_STRIDE = WEIGHT_ROW * sizeof(float),
     KEY_STRIDE = KEY_BLOCK * sizeof(float),
     VALUE_STRIDE = PXR_HEAD_DIM_MAX * sizeof(float),
 };
@@ -50,10 +51,10 @@ static void score_on_tiles(attention_state *state, int64_t row)
         TILE_DOT_BF16(3, 4, 7);
     }
     char *scores = (char *)state->weights;
-    TILE_STORE(0, scores, KEY_STRIDE);
-    TILE_STORE(1, scores + TILE_BYTES, KEY_STRIDE);
-    TILE_STORE(2, scores + 2 * TILE_BYTES, KEY_STRIDE);
-    TILE_STORE(3, scores + 3 * TILE_BYTES, KEY_STRIDE);
+    TILE_STORE(0, scores, WEIGHT_STRIDE);
+    TILE_STORE(1, scores + TILE_BYTES, WEIGHT_STRIDE);
+    TILE_STORE(2, scores + 2 * TILE_BYTES, WEIGHT_STRIDE);
+    TILE_STORE(3, scores + 3 * TILE_BYTES, WEIGHT_STRIDE);
 }
 
 /* A tile of the block's weighted values, from dim d on, to the span's sums of the rows that see the block. */
@@ -74,8 +75,8 @@ static void add_values_on_tiles(const attention_state *state, int64_t row, int r
     const char *weights = (const char *)state->weights, *values = (const char *)state->values;
     const char *second = values + TILE_SIDE * VALUE_STRIDE; /* keys 32 .. 63 */
     float sums[2][TILE_SIDE][TILE_SIDE];
-    TILE_LOAD(4, weights, KEY_STRIDE);
-    TILE_LOAD(5, weights + TILE_BYTES, KEY_STRIDE);
+    TILE_LOAD(4, weights, WEIGHT_STRIDE);
+    TILE_LOAD(5, weights + TILE_BYTES, WEIGHT_STRIDE);
     for (int64_t d = 0; d < state->job->head_dim; d += 2 * TILE_SIDE) {
         const int64_t at = d * (int64_t)sizeof(float);
         const bool two = d + TILE_SIDE < state->job->head_dim;

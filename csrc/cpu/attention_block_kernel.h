@@ -18,14 +18,16 @@
 
 enum {
     KEY_BLOCK = 64,
-    RUN = 2 * LANES, /* dims or keys that are paired: the first half with the second */
     HALF_DIMS = PXR_HEAD_DIM_MAX / 2,
     HALF_KEYS = KEY_BLOCK / 2,
     MOST_ROWS = LANES, /* of a tile of any kind */
+    /* Rows of what is read a number at a time, for the rows of a tile in turn: they begin in different banks of the cache. */
+    QUERY_ROW = PXR_HEAD_DIM_MAX + 3,
+    WEIGHT_ROW = KEY_BLOCK + 3,
 };
 
-/* What a part keeps while it walks over a span's blocks. Narrow operands lie as `v16_store_pair` puts them: pair i at i;
- * where there is no instruction for pairs its second lies at i, its first in the array's second half. */
+/* What a part keeps while it walks over a span's blocks. Narrow keys and values lie as `v16_store_pair` puts them, pair i
+ * of dims or keys in row i; queries and weights as `v16_store_shared_pair` does, whose numbers are one half apart. */
 typedef struct attention_state {
     const pxr_attention_job *job;
     const pxr_attention_part *part;
@@ -33,26 +35,32 @@ typedef struct attention_state {
     int64_t span_begin, block_begin;           /* their first keys, from the segment's first */
     float keys[PXR_HEAD_DIM_MAX][KEY_BLOCK];   /* the block's keys, transposed, zeros behind the last visible one */
     float values[KEY_BLOCK][PXR_HEAD_DIM_MAX]; /* the block's values; zeros behind a row's head_dim up to 16 */
-    float weights[MOST_ROWS][KEY_BLOCK];       /* scores, then exp(score - largest), of a tile of rows */
+    float weights[MOST_ROWS][WEIGHT_ROW];      /* scores, then exp(score - largest), of a tile of rows */
     float decay[MOST_ROWS];                    /* what earlier sums of the tile's rows are multiplied by */
     int64_t visible[MOST_ROWS];                /* keys of the block that the tile's rows see */
-    float queries[PXR_ATTENTION_ROWS][PXR_HEAD_DIM_MAX]; /* the rows, narrow; else they are read as they lie */
+    float queries[PXR_ATTENTION_ROWS][QUERY_ROW];
 } attention_state;
 
-/* Vectors that an operand of a step takes, and the steps of `count` dims or keys. */
-PXR_INLINE int vectors_of(const bool narrow)
-{
-    return narrow ? PAIR_VECTORS : 1;
-}
-
-PXR_INLINE int64_t steps_of(int64_t count, const bool narrow)
+/* Rows of `count` dims or keys. */
+PXR_INLINE int64_t rows_of(int64_t count, const bool narrow)
 {
     return narrow ? (count + 1) / 2 : count;
 }
 
+/* Steps of a row. */
+PXR_INLINE int steps_of(const bool narrow)
+{
+    return narrow ? PAIR_STEPS : 1;
+}
+
+PXR_INLINE v16 operand(v16 row, const int step, const bool narrow)
+{
+    return narrow ? v16_of_step(row, step) : row;
+}
+
 PXR_INLINE v16 add_product(v16 acc, v16 a, v16 b, const bool narrow)
 {
-    return narrow && PAIR_VECTORS == 1 ? v16_dot(acc, a, b) : v16_fma(a, b, acc);
+    return narrow ? v16_add_step(acc, a, b) : v16_fma(a, b, acc);
 }
 
 static int64_t visible_keys(const pxr_attention_job *job, const pxr_attention_part *part, int64_t row)
@@ -86,17 +94,6 @@ static const char *block_keys(const attention_state *state)
            state->part->key_head * job->k_head_stride;
 }
 
-/* v16_store_pair of keys or values; those of bfloat16 are rounded already. */
-PXR_INLINE void store_pair(const attention_state *state, float *to, int64_t apart, v16 first, v16 second)
-{
-    if (PAIR_VECTORS == 1 || state->job->kv_dtype != PXR_BF16) {
-        v16_store_pair(to, apart, first, second);
-    } else {
-        v16_store(to, second);
-        v16_store(to + apart, first);
-    }
-}
-
 /* keys[..][j] of LANES keys from j on; `left` dims from d on, of which a run is taken. */
 PXR_INLINE void transpose_run(attention_state *state, const char *keys, int64_t j, int64_t count, int64_t d,
                               int64_t left, const bool narrow)
@@ -110,8 +107,7 @@ PXR_INLINE void transpose_run(attention_state *state, const char *keys, int64_t 
     if (narrow) {
         for (int i = 0; i < LANES; i++) second[i] = load_some(state, keys, j + i, count, stride, d + dims, left - dims);
         v16_transpose(second);
-        for (int64_t i = 0; i < dims; i++)
-            store_pair(state, &state->keys[d / 2 + i][j], HALF_DIMS * KEY_BLOCK, rows[i], second[i]);
+        for (int64_t i = 0; i < dims; i++) v16_store_pair(&state->keys[d / 2 + i][j], rows[i], second[i]);
     } else {
         for (int64_t i = 0; i < dims; i++) v16_store(&state->keys[d + i][j], rows[i]);
     }
@@ -120,20 +116,7 @@ PXR_INLINE void transpose_run(attention_state *state, const char *keys, int64_t 
 /* Whether keys and values are pairs already but for their order: bfloat16 in whole runs. */
 PXR_INLINE bool are_pairs(const pxr_attention_job *job, const bool narrow)
 {
-    return PAIR_VECTORS == 1 && narrow && job->kv_dtype == PXR_BF16 && job->head_dim % RUN == 0;
-}
-
-/* transpose_run of bfloat16. */
-PXR_INLINE void transpose_pairs(attention_state *state, const char *keys, int64_t j, int64_t count, int64_t d)
-{
-    const char *from = keys + j * state->job->k_stride + d * (int64_t)sizeof(uint16_t);
-    v16 rows[LANES];
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++)
-        rows[i] = j + i < count ? v16_pairs_of_run(from + i * state->job->k_stride) : v16_set(0.0f);
-    v16_transpose(rows);
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) v16_store(&state->keys[d / 2 + i][j], rows[i]);
+    return narrow && job->kv_dtype == PXR_BF16 && job->head_dim % RUN == 0;
 }
 
 PXR_TEMPLATE void transpose_keys(attention_state *state, int64_t count, const bool narrow)
@@ -143,7 +126,8 @@ PXR_TEMPLATE void transpose_keys(attention_state *state, int64_t count, const bo
     for (int64_t j = 0; j < KEY_BLOCK; j += LANES)
         for (int64_t d = 0; d < job->head_dim; d += narrow ? RUN : LANES)
             if (are_pairs(job, narrow))
-                transpose_pairs(state, keys, j, count, d);
+                v16_transpose_run(keys + j * job->k_stride + d * 2, job->k_stride, count - j, &state->keys[d / 2][j],
+                                  KEY_BLOCK);
             else
                 transpose_run(state, keys, j, count, d, job->head_dim - d, narrow);
 }
@@ -155,14 +139,11 @@ PXR_INLINE void gather_pairs(attention_state *state, const char *values, int64_t
     for (int64_t run = 0; run < count; run += RUN)
         for (int64_t j = run; j < run + LANES; j++)
             for (int64_t d = 0; d < state->job->head_dim; d += RUN) {
-                const char *first = values + j * stride + d * (int64_t)sizeof(uint16_t);
-                const char *second = first + LANES * stride;
-                v16 low, high;
-                v16_pairs_of_rows(j < count ? first : NULL, j + LANES < count ? second : NULL, &low, &high);
+                const char *first = values + j * stride + d * 2, *second = first + LANES * stride;
                 fetch(first + KEY_BLOCK * stride, 1);
                 fetch(second + KEY_BLOCK * stride, 1);
-                v16_store(&state->values[run / 2 + j - run][d], low);
-                v16_store(&state->values[run / 2 + j - run][d + LANES], high);
+                v16_store_pair_of_rows(&state->values[run / 2 + j - run][d], j < count ? first : NULL,
+                                       j + LANES < count ? second : NULL);
             }
 }
 
@@ -186,22 +167,27 @@ PXR_TEMPLATE void gather_values(attention_state *state, int64_t count, const boo
             v16_store(&state->values[j][d], load_some(state, values, j, count, stride, d, left));
         for (int64_t run = 0; narrow && run < count; run += RUN)
             for (int64_t j = run; j < run + LANES; j++)
-                store_pair(state, &state->values[run / 2 + j - run][d], HALF_KEYS * PXR_HEAD_DIM_MAX,
-                           load_some(state, values, j, count, stride, d, left),
-                           load_some(state, values, j + LANES, count, stride, d, left));
+                v16_store_pair(&state->values[run / 2 + j - run][d],
+                               load_some(state, values, j, count, stride, d, left),
+                               load_some(state, values, j + LANES, count, stride, d, left));
     }
 }
 
-/* The part's rows, narrow. */
-static void narrow_queries(attention_state *state)
+/* The part's rows. */
+static void gather_queries(attention_state *state)
 {
     const int64_t head_dim = state->job->head_dim;
     for (int64_t row = state->part->row_begin; row < state->part->row_end; row++) {
         const float *query = query_of(state, row);
+        float *to = state->queries[row - state->part->row_begin];
+        if (!state->job->narrow) {
+            memcpy(to, query, (size_t)head_dim * sizeof *to);
+            continue;
+        }
         for (int64_t d = 0; d < head_dim; d += RUN) {
             const int64_t left = head_dim - d < RUN ? head_dim - d : RUN, half = (left + 1) / 2;
-            v16_store_pair(&state->queries[row - state->part->row_begin][d / 2], HALF_DIMS,
-                           v16_load_some(query + d, half), v16_load_some(query + d + half, left - half));
+            v16_store_shared_pair(to + d / 2, HALF_DIMS, v16_load_some(query + d, half),
+                                  v16_load_some(query + d + half, left - half));
         }
     }
 }
@@ -212,9 +198,9 @@ PXR_TEMPLATE void score_tile(attention_state *state, int64_t row, const bool nar
     const float *query[TILE_ROWS];
     for (int r = 0; r < TILE_ROWS; r++) {
         const int64_t this_row = row + r < state->part->row_end ? row + r : state->part->row_end - 1;
-        query[r] = narrow ? state->queries[this_row - state->part->row_begin] : query_of(state, this_row);
+        query[r] = state->queries[this_row - state->part->row_begin];
     }
-    const int64_t steps = steps_of(state->job->head_dim, narrow), stride = state->job->k_stride;
+    const int64_t rows = rows_of(state->job->head_dim, narrow), stride = state->job->k_stride;
     const int64_t row_bytes = state->job->head_dim * (state->job->kv_dtype == PXR_F32 ? 4 : 2);
     const char *next = block_keys(state) + KEY_BLOCK * stride;
     const bool is_first = row == state->part->row_begin; /* meanwhile memory brings the next block's keys */
@@ -224,17 +210,17 @@ PXR_TEMPLATE void score_tile(attention_state *state, int64_t row, const bool nar
         for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 8
             for (int c = 0; c < TILE_COLUMNS; c++) acc[r][c] = v16_set(0.0f);
-        for (int64_t step = 0; step < steps; step++) {
-            if (is_first && j == 0 && step < KEY_BLOCK) fetch(next + step * stride, row_bytes);
+        for (int64_t d = 0; d < rows; d++) {
+            if (is_first && j == 0 && d < KEY_BLOCK) fetch(next + d * stride, row_bytes);
 #pragma GCC unroll 2
-            for (int vector = 0; vector < vectors_of(narrow); vector++) {
-                const int64_t d = vector * HALF_DIMS + step;
+            for (int step = 0; step < steps_of(narrow); step++) {
                 v16 keys[TILE_COLUMNS];
 #pragma GCC unroll 8
-                for (int c = 0; c < TILE_COLUMNS; c++) keys[c] = v16_load(&state->keys[d][j + c * LANES]);
+                for (int c = 0; c < TILE_COLUMNS; c++)
+                    keys[c] = operand(v16_load(&state->keys[d][j + c * LANES]), step, narrow);
 #pragma GCC unroll 8
                 for (int r = 0; r < TILE_ROWS; r++) {
-                    const v16 q = v16_set(query[r][d]);
+                    const v16 q = v16_set(query[r][step * HALF_DIMS + d]);
 #pragma GCC unroll 8
                     for (int c = 0; c < TILE_COLUMNS; c++) acc[r][c] = add_product(acc[r][c], q, keys[c], narrow);
                 }
@@ -279,7 +265,7 @@ PXR_INLINE float weigh(attention_state *state, int r, float *row_largest, const 
     }
     for (int i = 0; i < KEY_BLOCK / LANES; i += narrow ? 2 : 1) {
         if (narrow)
-            v16_store_pair(&state->weights[r][i / 2 * LANES], HALF_KEYS, scores[i], scores[i + 1]);
+            v16_store_shared_pair(&state->weights[r][i / 2 * LANES], HALF_KEYS, scores[i], scores[i + 1]);
         else
             v16_store(&state->weights[r][i * LANES], scores[i]);
     }
@@ -323,16 +309,16 @@ PXR_INLINE void add_values(const attention_state *state, const int rows, const i
             const v16 old = fresh ? v16_set(0.0f) : v16_load(sums + r * PXR_HEAD_DIM_MAX + d + c * LANES);
             acc[r][c] = range.decays ? v16_mul(old, v16_set(state->decay[first + r])) : old;
         }
-    for (int64_t step = steps_of(range.begin, narrow); step < steps_of(range.end, narrow); step++)
+    for (int64_t j = rows_of(range.begin, narrow); j < rows_of(range.end, narrow); j++)
 #pragma GCC unroll 2
-        for (int vector = 0; vector < vectors_of(narrow); vector++) {
-            const int64_t j = vector * HALF_KEYS + step;
+        for (int step = 0; step < steps_of(narrow); step++) {
             v16 value[TILE_COLUMNS];
 #pragma GCC unroll 8
-            for (int c = 0; c < columns; c++) value[c] = v16_load(&state->values[j][d + c * LANES]);
+            for (int c = 0; c < columns; c++)
+                value[c] = operand(v16_load(&state->values[j][d + c * LANES]), step, narrow);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
-                const v16 weight = v16_set(state->weights[first + r][j]);
+                const v16 weight = v16_set(state->weights[first + r][step * HALF_KEYS + j]);
 #pragma GCC unroll 8
                 for (int c = 0; c < columns; c++) acc[r][c] = add_product(acc[r][c], weight, value[c], narrow);
             }

@@ -35,7 +35,7 @@ static void open_state(attention_state *state, const pxr_attention_job *job, con
 {
     state->job = job;
     state->part = part;
-    if (job->narrow) narrow_queries(state);
+    gather_queries(state);
 }
 
 static void attend_span(attention_state *state, int64_t span, pxr_attention_sums sums)
