@@ -55,8 +55,10 @@ $(BUILD)/obj/csrc/cpu/%_avx512_vnni.o: ALL_CFLAGS += $(AVX512_FLAGS) -mavx512vnn
 $(BUILD)/obj/csrc/cpu/%_avx512_bf16.o: ALL_CFLAGS += $(AVX512_FLAGS) -mavx512vnni -mavx512bf16
 $(BUILD)/obj/csrc/cpu/%_amx.o: ALL_CFLAGS += $(AVX512_FLAGS) -mavx512vnni -mavx512bf16
 
-# The generic vectors of the scalar set make gcc's debug information for them slow to work out.
-$(BUILD)/obj/csrc/cpu/kernels_%.o: ALL_CFLAGS += -fno-var-tracking-assignments
+# The generic vectors of the scalar set make gcc's debug information for them slow to work out. With sanitizers addresses
+# are left to AddressSanitizer, which finds what matters: a check more at each access makes tests half as slow again.
+$(BUILD)/obj/csrc/cpu/kernels_%.o: ALL_CFLAGS += -fno-var-tracking-assignments \
+	-fno-sanitize=null,alignment,object-size,pointer-overflow
 
 # ---- devices ------------------------------------------------------------------------------------------------------
 #

@@ -117,7 +117,7 @@ describe("annotate", function()
         assert.matches("the function returned boolean", summary.problems[2].error)
     end)
 
-    it("goes on from any place where the file was cut, to the same bytes", function()
+    it("goes on from any place where the file was cut, to the same bytes #slow", function()
         local random = tensor.generator(seed)
         local sampled = { sample = true, temperature = 1, seed = 7, tasks = { "<region>?", "<region>!" } }
         for _, changes in ipairs { {}, sampled, { model = lite } } do
@@ -131,7 +131,7 @@ describe("annotate", function()
         end
     end)
 
-    it("answers several regions together to the same bytes, from any place where the file was cut", function()
+    it("answers several regions together to the same bytes, from any place where the file was cut #slow", function()
         local random = tensor.generator(seed)
         local sampled = { sample = true, temperature = 1, seed = 7, tasks = { "<region>?", "<region>!" } }
         for _, changes in ipairs { {}, sampled, { model = lite, where = "id ~= 5" } } do
@@ -287,7 +287,7 @@ describe("annotate", function()
         assert.matches("^where: attempt to compare", select(2, run { where = "nothing > 2" }).problems[1].error)
     end)
 
-    it("asks again what failed, and keeps the answers, wherever it was stopped", function()
+    it("asks again what failed, and keeps the answers, wherever it was stopped #slow", function()
         local questions = 0
         local each = function(_, ask)
             questions = questions + 1
