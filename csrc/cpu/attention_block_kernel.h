@@ -31,13 +31,14 @@ enum {
 typedef struct attention_state {
     const pxr_attention_job *job;
     const pxr_attention_part *part;
-    pxr_attention_sums sums;                   /* of the span so far */
-    int64_t span_begin, block_begin;           /* their first keys, from the segment's first */
-    float keys[PXR_HEAD_DIM_MAX][KEY_BLOCK];   /* the block's keys, transposed, zeros behind the last visible one */
-    float values[KEY_BLOCK][PXR_HEAD_DIM_MAX]; /* the block's values; zeros behind a row's head_dim up to 16 */
-    float weights[MOST_ROWS][WEIGHT_ROW];      /* scores, then exp(score - largest), of a tile of rows */
-    float decay[MOST_ROWS];                    /* what earlier sums of the tile's rows are multiplied by */
-    int64_t visible[MOST_ROWS];                /* keys of the block that the tile's rows see */
+    pxr_attention_sums sums;                     /* of the span so far */
+    int64_t span_begin, block_begin;             /* their first keys, from the segment's first */
+    _Alignas(CACHE_LINE)                         /* vectors of the arrays lie in one line each */
+        float keys[PXR_HEAD_DIM_MAX][KEY_BLOCK]; /* the block's keys, transposed, zeros behind the last visible one */
+    float values[KEY_BLOCK][PXR_HEAD_DIM_MAX];   /* the block's values; zeros behind a row's head_dim up to 16 */
+    float weights[MOST_ROWS][WEIGHT_ROW];        /* scores, then exp(score - largest), of a tile of rows */
+    float decay[MOST_ROWS];                      /* what earlier sums of the tile's rows are multiplied by */
+    int64_t visible[MOST_ROWS];                  /* keys of the block that the tile's rows see */
     float queries[PXR_ATTENTION_ROWS][QUERY_ROW];
 } attention_state;
 

@@ -279,7 +279,7 @@ PXR_TEMPLATE void product_of_few(const pxr_linear_job *job, const pxr_linear_par
 /* What a part works on: a block of widened weights, in the order in which tiles read it, and the sums. Columns past the
  * part's last hold zeros. */
 typedef struct linear_block {
-    float weights[PXR_LINEAR_COLUMNS / PART_COLUMNS][PARTS][BLOCK_STEPS][PART_COLUMNS][PART_LANES];
+    _Alignas(CACHE_LINE) float weights[PXR_LINEAR_COLUMNS / PART_COLUMNS][PARTS][BLOCK_STEPS][PART_COLUMNS][PART_LANES];
     float partial[PXR_LINEAR_ROWS][PXR_LINEAR_COLUMNS][LANES]; /* over the blocks before this one */
     float sums[PXR_LINEAR_ROWS][PXR_LINEAR_COLUMNS];           /* over all of k */
     int64_t tiles, steps;                                      /* tiles of columns; steps in this block */

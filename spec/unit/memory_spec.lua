@@ -1,8 +1,9 @@
--- Allocations that fail: always an error, never a crash, nothing left behind.
+-- Allocations that fail: always an error, never a crash, nothing left behind. Large ones.
 local core = require "pixelrefer.core"
 local seed = require "support.seed"
 local failing = require "support.failing_allocations"
 local pixelrefer = require "pixelrefer"
+local skip = require "support.skip"
 
 local MODELS = "spec/fixtures/golden/models/"
 local SETTINGS = { max_new_tokens = 2 }
@@ -80,5 +81,29 @@ describe("failing allocations", function()
         local output = pipe:read("*a")
         pipe:close()
         assert.truthy(output:match("200 failed, %d+ raised"), output)
+    end)
+end)
+
+describe("large blocks", function()
+    --- Kilobytes of the process that may lie in huge pages; nil where the system does not say.
+    local function huge()
+        local sum, size, said = 0, nil, false
+        for line in io.lines("/proc/self/smaps") do
+            size = tonumber(line:match("^Size: +(%d+) kB")) or size
+            local flags = line:match("^VmFlags:(.*)")
+            said = said or flags ~= nil
+            if flags and flags:find(" hg", 1, true) then sum = sum + size end
+        end
+        return said and sum or nil
+    end
+
+    it("ask for huge pages", function()
+        if not io.open("/sys/kernel/mm/transparent_hugepage/enabled") or not huge() then
+            skip.because("this system has no transparent huge pages")
+        end
+        local before = huge()
+        local x = pixelrefer.tensor.empty(32, 2 ^ 18)
+        assert.is_true(huge() >= before + 28 * 1024)
+        x:free()
     end)
 end)
