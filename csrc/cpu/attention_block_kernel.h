@@ -21,9 +21,11 @@ enum {
     HALF_DIMS = PXR_HEAD_DIM_MAX / 2,
     HALF_KEYS = KEY_BLOCK / 2,
     MOST_ROWS = LANES, /* of a tile of any kind */
-    /* Rows of what is read a number at a time, for the rows of a tile in turn: they begin in different banks of the cache. */
-    QUERY_ROW = PXR_HEAD_DIM_MAX + 3,
-    WEIGHT_ROW = KEY_BLOCK + 3,
+    /* Rows of what is read a number at a time, for a tile's rows in turn. Where only two FMAs follow each number the rows begin
+     * in different banks of the cache. */
+    BANKS = PARTS > 1 ? 3 : 0, /* floats */
+    QUERY_ROW = PXR_HEAD_DIM_MAX + BANKS,
+    WEIGHT_ROW = KEY_BLOCK + BANKS,
 };
 
 /* What a part keeps while it walks over a span's blocks. Narrow keys and values lie as `v16_store_pair` puts them, pair i
